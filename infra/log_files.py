@@ -1,0 +1,31 @@
+"""Log files of parts, limited in size while the parts go on writing to them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+LOG_BYTES_MAX = 8 * 1024 * 1024
+TAIL_BYTES_MAX = 64 * 1024
+
+
+def limit_size(log: Path, bytes_max: int = LOG_BYTES_MAX) -> None:
+    """Move a log that has grown too large aside, as `<name>.1`, and empty it.
+
+    Its writer holds it open for appending, so it is copied and cut rather than renamed: what is
+    written between the two steps is lost.
+    """
+    if log.exists() and log.stat().st_size > bytes_max:
+        shutil.copyfile(log, log.with_name(log.name + ".1"))
+        os.truncate(log, 0)
+
+
+def last_lines(log: Path, lines_max: int = 20) -> str:
+    """Read the end of a log; empty when there is none."""
+    if not log.exists():
+        return ""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - TAIL_BYTES_MAX))
+        text = file.read().decode("utf-8", "replace")
+    return "\n".join(text.strip().splitlines()[-lines_max:])

@@ -1,0 +1,91 @@
+"""The river on this machine: which processes run, in what order, under one supervisor."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from infra.local_kafka import LocalKafka, remedy_for
+from infra.part import Part
+from infra.paths import LocalSettings
+from infra.provision import KafkaDistribution
+
+AGENTS: Final = ("ingest", "retrieve", "generate")
+
+
+@dataclass(frozen=True)
+class River:
+    """A local river: its parts and how clients reach it."""
+
+    parts: list[Part]
+    data_dir: Path
+    bootstrap: str
+
+
+def local_river(
+    distribution: KafkaDistribution,
+    data_dir: Path,
+    port: int,
+    controller_port: int,
+    env: Mapping[str, str] | None = None,
+    agents: tuple[str, ...] = AGENTS,
+) -> River:
+    """Kafka, its topics and one worker of each agent; `env` goes to the agents."""
+    settings = LocalSettings()
+    kafka = LocalKafka(
+        distribution, data_dir / "kafka", port, controller_port, heap_mib=settings.kafka_heap_mib
+    )
+    kafka.prepare()
+    bootstrap = kafka.address
+    shared = {"HEADWATER_KAFKA_BOOTSTRAP": bootstrap, **dict(env or {})}
+    parts = [
+        Part("kafka", kafka.command(), ready=kafka.answers, remedy=remedy_for, grace_s=20.0),
+        Part(
+            "topics",
+            _headwater("topics", "--create"),
+            shared,
+            after=("kafka",),
+            restart=False,
+        ),
+        *(agent_part(name, shared) for name in agents),
+    ]
+    return River(parts, data_dir, bootstrap)
+
+
+def agent_part(name: str, env: Mapping[str, str], instance: str = "0") -> Part:
+    """One worker of an agent. Static membership lets it come back without a rebalance."""
+    own = {"HEADWATER_WORKER_INSTANCE_ID": f"{name}-{instance}", **_threads(name), **env}
+    return Part(
+        name,
+        _headwater("agent", name),
+        own,
+        after=("topics",),
+        ready_deadline_s=180.0,
+        # Reading the log is all there is to do, and the message shows its end.
+        remedy=_agent_remedy,
+    )
+
+
+def _headwater(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "infra.cli", *arguments]
+
+
+def _threads(name: str) -> dict[str, str]:
+    """Embedders must not take the cores from the language model on a small machine."""
+    if name == "generate":
+        return {}
+    threads = max(1, (os.cpu_count() or 2) // 2)
+    return {"HEADWATER_EMBEDDER_THREADS": str(threads)}
+
+
+def _agent_remedy(log: str) -> str:
+    known: list[tuple[str, str]] = [
+        ("No module named", "Install everything with `make venv`."),
+        ("No space left", "The disk is full: free some space."),
+        ("MemoryError", "There is too little memory: close something, or name a smaller model."),
+    ]
+    return next((remedy for sign, remedy in known if sign in log), "`headwater doctor` may know.")

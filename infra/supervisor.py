@@ -1,0 +1,201 @@
+"""One parent for every part of a river: starts, watches, restarts and stops them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from infra.lifeline import Lifeline
+from infra.log_files import limit_size
+from infra.part import Part, RunningPart
+from schemas.errors import SettingsInvalid
+
+QUICK_DEATH_S = 30.0  # a part that lived longer starts with a clean record
+BACKOFF_FIRST_S = 0.5
+BACKOFF_MAX_S = 15.0
+LOG_CHECK_INTERVAL_S = 2.0
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something happened to a part; `detail` is for people."""
+
+    part: str
+    what: Literal["started", "ready", "died", "finished", "stopped"]
+    detail: str = ""
+
+
+class Supervisor:
+    """Runs parts in the order that they need each other, and leaves no process behind.
+
+    `data_dir` holds their logs; `on_notice` is called with each change. A part that dies is
+    started again, `deaths_max` times in quick succession at most.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        data_dir: Path,
+        on_notice: Callable[[Notice], None] = lambda _notice: None,
+        deaths_max: int = 5,
+    ) -> None:
+        self._levels = start_order(parts)
+        self._data_dir = data_dir
+        self._on_notice = on_notice
+        self._deaths_max = deaths_max
+        self._running: dict[str, RunningPart] = {}
+        self._ready = {part.name: asyncio.Event() for part in parts}
+        self._keepers: list[asyncio.Task[None]] = []
+
+    async def run(self, work: Callable[[], Awaitable[T]]) -> T | None:
+        """Start every part, do `work` while they run, and stop them in reverse order.
+
+        Gives what `work` gives, or None when SIGINT, SIGTERM or SIGHUP ended it; a second signal
+        kills the parts at once. Raises WorkerFailed when a part does not start or keeps dying.
+        """
+        # Settled by the first signal, or by the first part that is given up.
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._lifeline = Lifeline()
+        try:
+            with self._signals_handled():
+                try:
+                    return await self._start_and_do(work)
+                finally:
+                    await self._stop()
+        finally:
+            self._lifeline.close()
+
+    def pids(self) -> dict[str, int]:
+        """Give the process id of each part that was started, by name."""
+        return {name: running.group for name, running in self._running.items()}
+
+    async def _start_and_do(self, work: Callable[[], Awaitable[T]]) -> T | None:
+        doing = asyncio.create_task(self._start_then(work))
+        keeping_logs = asyncio.create_task(self._limit_logs())
+        first: set[asyncio.Future[Any]] = {doing, self._ended}
+        try:
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+            return self._ended.result() if self._ended.done() else doing.result()
+        finally:
+            for task in (tasks := [doing, keeping_logs, *self._keepers]):
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _start_then(self, work: Callable[[], Awaitable[T]]) -> T:
+        for level in self._levels:
+            for part in level:
+                keeper = asyncio.create_task(self._keep(part))
+                keeper.add_done_callback(self._give_up)
+                self._keepers.append(keeper)
+            for part in level:
+                await self._ready[part.name].wait()
+        return await work()
+
+    async def _keep(self, part: Part) -> None:
+        """Start a part, and start it again whenever it dies; raises WorkerFailed to give it up."""
+        clock = asyncio.get_running_loop().time
+        running = await self._start(part)
+        # A failure at the very first start is not one that time will mend.
+        if problem := await self._wait_ready(running):
+            raise running.failure(problem)
+        deaths, ready_at_s = 0, clock()
+        while (status := await running.wait()) != 0 or part.restart:
+            deaths = deaths + 1 if clock() - ready_at_s < QUICK_DEATH_S else 1
+            if not part.restart or deaths > self._deaths_max:
+                raise running.failure(f"died with status {status}, {deaths} times in a row")
+            delay_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** (deaths - 1))
+            detail = f"with status {status}; starts again in {delay_s:g} s"
+            self._on_notice(Notice(part.name, "died", detail))
+            await asyncio.sleep(delay_s)
+            running = await self._start(part)
+            if await self._wait_ready(running):
+                running.kill()
+            ready_at_s = clock()
+        self._on_notice(Notice(part.name, "finished"))
+
+    async def _start(self, part: Part) -> RunningPart:
+        running = await RunningPart.start(part, self._data_dir, self._lifeline)
+        self._running[part.name] = running
+        self._on_notice(Notice(part.name, "started", f"process {running.group}"))
+        return running
+
+    async def _wait_ready(self, running: RunningPart) -> str | None:
+        problem = await running.wait_ready()
+        if problem is None:
+            self._ready[running.part.name].set()
+            self._on_notice(Notice(running.part.name, "ready"))
+        return problem
+
+    def _give_up(self, keeper: asyncio.Task[None]) -> None:
+        if not keeper.cancelled() and (failure := keeper.exception()) and not self._ended.done():
+            self._ended.set_exception(failure)
+
+    async def _stop(self) -> None:
+        for level in reversed(self._levels):
+            await asyncio.gather(*(self._stop_part(part.name) for part in level))
+
+    async def _stop_part(self, name: str) -> None:
+        if running := self._running.get(name):
+            await running.stop()
+            self._on_notice(Notice(name, "stopped"))
+
+    async def _limit_logs(self) -> None:
+        while True:
+            for running in self._running.values():
+                limit_size(running.log)
+            await asyncio.sleep(LOG_CHECK_INTERVAL_S)
+
+    @contextlib.contextmanager
+    def _signals_handled(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+        for number in STOP_SIGNALS:
+            loop.add_signal_handler(number, self._interrupt)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                loop.remove_signal_handler(number)
+                signal.signal(number, handler)
+
+    def _interrupt(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
+        else:
+            for running in self._running.values():
+                running.kill()
+
+
+def start_order(parts: Sequence[Part]) -> list[list[Part]]:
+    """Group parts so that each needs only parts of earlier groups.
+
+    Raises SettingsInvalid for a name that is unknown or taken twice, and for a cycle.
+    """
+    by_name = {part.name: part for part in parts}
+    unknown = {name for part in parts for name in part.after} - by_name.keys()
+    if unknown or len(by_name) < len(parts):
+        raise SettingsInvalid(
+            f"Parts have unknown needs {sorted(unknown)} or share a name.",
+            "Name each part once, and only name parts that run.",
+        )
+    sorter = TopologicalSorter({part.name: part.after for part in parts})
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        raise SettingsInvalid(
+            f"Parts wait for each other: {error.args[1]}.", "Break the cycle."
+        ) from error
+    levels = []
+    while names := sorter.get_ready():
+        levels.append([by_name[name] for name in names])
+        sorter.done(*names)
+    return levels

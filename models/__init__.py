@@ -1,0 +1,1 @@
+"""Tensors and plain dataclasses: engine, embedder, indexes. Knows nothing of Kafka."""

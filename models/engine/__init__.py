@@ -1,0 +1,1 @@
+"""The language model engine: continuous batching over any Hugging Face causal model."""

@@ -1,0 +1,62 @@
+"""The chat prompt of a grounded answer, and which passages an answer used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+ChatMessage = dict[str, str]
+
+_WITH_PASSAGES: Final = (
+    "Answer the question from the numbered passages below, briefly and in your own sentence. "
+    "If they do not hold the answer, say that you do not know."
+)
+# Five words in a row that also stand in a passage are no coincidence.
+_SHARED_WORDS: Final = 5
+
+
+def build_messages(
+    messages: Sequence[ChatMessage], passages: Sequence[str]
+) -> tuple[ChatMessage, ...]:
+    """The conversation with numbered passages before the last question.
+
+    They stand in the last user turn, next to the question: small models read what is near.
+    """
+    if not passages:
+        return tuple(messages)
+    numbered = "\n\n".join(f"[{n}] {text}" for n, text in enumerate(passages, start=1))
+    *earlier, last = messages
+    content = f"{_WITH_PASSAGES}\n\n{numbered}\n\nQuestion: {last['content']}"
+    return (*earlier, {"role": last["role"], "content": content})
+
+
+def fit_passages(
+    messages: Sequence[ChatMessage],
+    passages: Sequence[str],
+    count_tokens: Callable[[Sequence[ChatMessage]], int],
+    tokens_max: int,
+) -> int:
+    """How many of the best passages fit beside the conversation in `tokens_max` prompt tokens."""
+    for count in range(len(passages), 0, -1):
+        if count_tokens(build_messages(messages, passages[:count])) <= tokens_max:
+            return count
+    return 0
+
+
+def cited_passages(answer: str, passages: Sequence[str]) -> list[int]:
+    """1-based numbers of the passages that an answer names as `[n]` or plainly repeats."""
+    runs = _runs(answer)
+    return [
+        number
+        for number, text in enumerate(passages, start=1)
+        if f"[{number}]" in answer or not runs.isdisjoint(_runs(text))
+    ]
+
+
+def _runs(text: str) -> set[tuple[str, ...]]:
+    words = ["".join(filter(str.isalnum, word)).lower() for word in text.split()]
+    words = [word for word in words if word]
+    return {
+        tuple(words[start : start + _SHARED_WORDS])
+        for start in range(len(words) - _SHARED_WORDS + 1)
+    }

@@ -1,0 +1,24 @@
+"""How a passage becomes a Qdrant point, the same for the server and the engine in process."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Final
+
+from models.retrieval.passages import StoredPassage, passage_terms
+
+TERMS_FIELD: Final = "terms"  # keyword index; filters match here
+ID_FIELD: Final = "passage_id"
+
+# Any fixed UUID would do, but it must never change: stored points are found by it.
+_NAMESPACE: Final = uuid.UUID("6f1d8a52-9c0e-5b7a-8f43-2f6f3c1f7f10")
+
+
+def point_id(passage_id: str) -> str:
+    """The same point for the same passage everywhere, so replicas write it idempotently."""
+    return str(uuid.uuid5(_NAMESPACE, passage_id))
+
+
+def payload(passage: StoredPassage) -> dict[str, object]:
+    """What Qdrant keeps beside the vector; the text stays with the retriever."""
+    return {ID_FIELD: passage.passage_id, TERMS_FIELD: passage_terms(passage)}

@@ -1,0 +1,1 @@
+"""Contracts of the river: events, topics, headers, limits and the one error tree."""

@@ -1,0 +1,75 @@
+"""One error tree. Every message says the cause, then the remedy."""
+
+from __future__ import annotations
+
+
+class HeadwaterError(Exception):
+    """Root of every error that Headwater raises on purpose.
+
+    `message` says what is wrong; `remedy` says what the reader can do about it.
+    """
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(f"{message} {remedy}".strip())
+        self.message = message
+        self.remedy = remedy
+
+
+class SettingsInvalid(HeadwaterError):
+    """A setting is missing, malformed, or contradicts another."""
+
+
+class EventInvalid(HeadwaterError):
+    """A record is not the event that its topic promises."""
+
+
+class ContractBroken(HeadwaterError):
+    """A change of the structs would break an older reader or writer."""
+
+
+class BrokerUnreachable(HeadwaterError):
+    """No Kafka broker answers at the configured address."""
+
+
+class TopicMissing(HeadwaterError):
+    """The broker answers but has no such topic or partition."""
+
+
+class NotAuthorised(HeadwaterError):
+    """The broker refused the credentials, or they do not allow this."""
+
+
+class RecordTooLarge(HeadwaterError):
+    """A record is over the size that its topic takes."""
+
+
+class DeliveryFailed(HeadwaterError):
+    """A record was not acknowledged by the broker for another reason."""
+
+
+class Fenced(HeadwaterError):
+    """Another worker took over the partition that this one was writing for."""
+
+
+class AnswerTimeout(HeadwaterError):
+    """Nothing more came for a prompt within the allowed time."""
+
+
+class GenerationFailed(HeadwaterError):
+    """The engine ended a prompt with an error instead of an answer."""
+
+
+class ModelUnavailable(HeadwaterError):
+    """A language model or embedder cannot be found or loaded."""
+
+
+class IndexUnavailable(HeadwaterError):
+    """The passage index cannot be opened or refused an operation."""
+
+
+class ProvisioningFailed(HeadwaterError):
+    """A part of the local runtime (JRE, Kafka) could not be fetched or verified."""
+
+
+class WorkerFailed(HeadwaterError):
+    """A supervised process did not start, or keeps dying."""

@@ -1,0 +1,292 @@
+"""Every event of the river, as msgspec structs; record values are their plain JSON.
+
+Times are Unix milliseconds (`_ms`) unless a name says otherwise. Ids are 1 to 256 characters.
+Fields that a person may leave out have defaults; unknown fields are ignored, so that an older
+reader accepts what a newer writer adds.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from schemas import limits
+
+Id = Annotated[str, Meta(min_length=1, max_length=limits.ID_CHARS_MAX)]
+PassageId = Annotated[str, Meta(min_length=1, max_length=limits.PASSAGE_ID_CHARS_MAX)]
+Name = Annotated[str, Meta(min_length=1, max_length=limits.NAME_CHARS_MAX)]
+Title = Annotated[str, Meta(max_length=limits.TITLE_CHARS_MAX)]
+Uri = Annotated[str, Meta(max_length=limits.URI_CHARS_MAX)]
+Reason = Annotated[str, Meta(max_length=limits.REASON_CHARS_MAX)]
+Label = Annotated[str, Meta(max_length=limits.LABEL_CHARS_MAX)]
+Partition = Annotated[int, Meta(ge=0, le=limits.PARTITION_MAX)]
+Count = Annotated[int, Meta(ge=0)]
+TimeMs = Annotated[int, Meta(ge=0)]
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
+Scalar = str | int | float | bool
+Metadata = Annotated[dict[Name, Scalar], Meta(max_length=limits.METADATA_ENTRIES_MAX)]
+Answer = Annotated[str, Meta(max_length=limits.ANSWER_CHARS_MAX)]
+
+FinishReason = Literal["stop", "length", "cancelled", "error"]
+SearchMode = Literal["fused", "dense", "keyword"]
+MediaType = Literal["text/plain", "text/markdown", "text/html"]
+
+
+class Event(Struct, frozen=True, omit_defaults=True):
+    """Root of all events: immutable; fields that hold their default are left out of the JSON."""
+
+
+class Document(Event, frozen=True):
+    """A text that is to become retrievable. Without `document_id` the record's key decides."""
+
+    text: Annotated[str, Meta(max_length=limits.DOCUMENT_CHARS_MAX)]
+    document_id: Id | None = None
+    media_type: MediaType = "text/plain"
+    title: Title | None = None
+    source: Uri | None = None
+    metadata: Metadata = {}
+
+
+class Passage(Event, frozen=True):
+    """A chunk of a document with its embedding: little-endian float32, base64 in the JSON."""
+
+    passage_id: PassageId
+    document_id: Id
+    index: Count
+    text: Annotated[str, Meta(max_length=limits.PASSAGE_CHARS_MAX)]
+    embedding: Annotated[bytes, Meta(max_length=limits.EMBEDDING_BYTES_MAX)]
+    embedder: Name
+    published_ms: TimeMs
+    title: Title | None = None
+    source: Uri | None = None
+    metadata: Metadata = {}
+
+
+class Message(Event, frozen=True):
+    """One turn of a conversation, in OpenAI's shape."""
+
+    role: Literal["system", "user", "assistant"]
+    content: Annotated[str, Meta(max_length=limits.MESSAGE_CHARS_MAX)]
+
+
+class Sampling(Event, frozen=True):
+    """How tokens are drawn. Temperature 0 takes the likeliest token each time."""
+
+    max_tokens: Annotated[int, Meta(ge=1, le=limits.MAX_TOKENS_MAX)] = 256
+    temperature: Annotated[float, Meta(ge=0.0, le=2.0)] = 0.0
+    top_p: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
+    top_k: Annotated[int, Meta(ge=0)] = 0
+    seed: Annotated[int, Meta(ge=0, le=limits.SEED_MAX)] | None = None
+    stop: Annotated[
+        list[Annotated[str, Meta(min_length=1, max_length=limits.STOP_CHARS_MAX)]],
+        Meta(max_length=limits.STOPS_MAX),
+    ] = []
+
+
+class Retrieval(Event, frozen=True):
+    """Which passages a prompt wants. `score_floor` is a cosine; `top_k` 0 retrieves nothing."""
+
+    top_k: Annotated[int, Meta(ge=0, le=limits.TOP_K_MAX)] = 4
+    mode: SearchMode = "fused"
+    score_floor: Annotated[float, Meta(ge=-1.0, le=1.0)] | None = None
+    filters: Metadata = {}
+
+
+class Prompt(Event, frozen=True):
+    """A question to the model. Without `prompt_id` the record's key decides."""
+
+    messages: Annotated[list[Message], Meta(min_length=1, max_length=limits.MESSAGES_MAX)]
+    prompt_id: Id | None = None
+    sampling: Sampling = Sampling()
+    retrieval: Retrieval = Retrieval()
+    user_id: Id | None = None
+    conversation_id: Id | None = None
+    reply_partition: Partition | None = None
+
+
+class FoundPassage(Event, frozen=True):
+    """A passage found for a prompt; `score` orders, `cosine` compares between prompts."""
+
+    passage_id: PassageId
+    document_id: Id
+    text: Annotated[str, Meta(max_length=limits.PASSAGE_CHARS_MAX)]
+    score: float
+    cosine: float | None = None
+    title: Title | None = None
+    source: Uri | None = None
+
+
+class Context(Event, frozen=True):
+    """A prompt together with the passages found for it: nothing downstream has to join."""
+
+    prompt_id: Id
+    prompt: Prompt
+    passages: Annotated[list[FoundPassage], Meta(max_length=limits.TOP_K_MAX)]
+    prompted_ms: TimeMs
+    retrieved_ms: TimeMs
+
+
+class Usage(Event, frozen=True):
+    """Tokens read and written for one answer."""
+
+    prompt_tokens: Count
+    completion_tokens: Count
+
+
+class Timings(Event, frozen=True):
+    """When each step of one prompt happened. `prompted_ms` is the broker's clock."""
+
+    prompted_ms: TimeMs
+    retrieved_ms: TimeMs
+    started_ms: TimeMs
+    finished_ms: TimeMs
+    first_token_ms: TimeMs | None = None
+
+
+class Generation(Event, frozen=True):
+    """The finished record of one prompt; exactly one is visible to read-committed consumers.
+
+    `cited` holds 1-based numbers of `passages` that the answer cites or plainly repeats.
+    """
+
+    generation_id: Id
+    prompt_id: Id
+    text: Answer
+    finish_reason: FinishReason
+    model: Name
+    model_version: Name
+    attempt: Count
+    passages: Annotated[list[FoundPassage], Meta(max_length=limits.TOP_K_MAX)]
+    cited: list[Count]
+    usage: Usage
+    timings: Timings
+    user_id: Id | None = None
+    conversation_id: Id | None = None
+    error: Reason | None = None
+
+
+class TokenChunk(Event, frozen=True):
+    """One numbered piece of a generation; the first names its passages, the last carries the
+    finished record.
+
+    A larger `attempt` (Unix milliseconds of its start) replaces a smaller one from index 0.
+    """
+
+    generation_id: Id
+    prompt_id: Id
+    attempt: Count
+    index: Count
+    text: Answer
+    model_version: Name
+    conversation_id: Id | None = None
+    passages: Annotated[list[FoundPassage], Meta(max_length=limits.TOP_K_MAX)] = []
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+    generation: Generation | None = None
+
+
+class Feedback(Event, frozen=True):
+    """What a person thinks of an answer: rating in [-1, 1], a better text, labels; one at least."""
+
+    prompt_id: Id | None = None
+    feedback_id: Id | None = None
+    user_id: Id | None = None
+    rating: Annotated[float, Meta(ge=-1.0, le=1.0)] | None = None
+    correction: (
+        Annotated[str, Meta(min_length=1, max_length=limits.CORRECTION_CHARS_MAX)] | None
+    ) = None
+    labels: Annotated[dict[Name, Label], Meta(max_length=limits.LABELS_MAX)] = {}
+
+    def __post_init__(self) -> None:
+        if self.rating is None and self.correction is None and not self.labels:
+            raise ValueError("one of rating, correction, labels is needed")
+
+
+class Example(Event, frozen=True):
+    """What the learner may train on, under a pseudonymous user."""
+
+    example_id: Id
+    user: Id
+    prompt_id: Id
+    generation_id: Id
+    model_version: Name
+    messages: Annotated[list[Message], Meta(min_length=1, max_length=limits.MESSAGES_MAX)]
+    completion: Answer
+    reward: Annotated[float, Meta(ge=-1.0, le=1.0)] | None = None
+    correction: (
+        Annotated[str, Meta(min_length=1, max_length=limits.CORRECTION_CHARS_MAX)] | None
+    ) = None
+    labels: Annotated[dict[Name, Label], Meta(max_length=limits.LABELS_MAX)] = {}
+
+
+class PrivacySpent(Event, frozen=True):
+    """What one release cost, and what its adapter has spent in all."""
+
+    mechanism: Literal["none", "gaussian", "correlated"]
+    privacy_unit: Literal["user", "device"] = "user"
+    epsilon: Annotated[float, Meta(ge=0.0)] | None = None
+    delta: Fraction | None = None
+    epsilon_total: Annotated[float, Meta(ge=0.0)] | None = None
+    noise_multiplier: Annotated[float, Meta(ge=0.0)] | None = None
+    max_grad_norm: Annotated[float, Meta(ge=0.0)] | None = None
+
+
+class ModelUpdate(Event, frozen=True):
+    """A new live version of an adapter; weights travel by reference (URI and sha256)."""
+
+    adapter: Name
+    model_version: Name
+    origin: Literal["base", "online", "federated", "documents", "rollback"]
+    published_ms: TimeMs
+    parent_version: Name | None = None
+    artifact_uri: Uri | None = None
+    artifact_sha256: Sha256 | None = None
+    privacy: PrivacySpent | None = None
+    evaluation: dict[Name, float] = {}
+    reason: Reason | None = None
+
+
+class FederatedRound(Event, frozen=True):
+    """One step in the life of a federated round."""
+
+    round_id: Id
+    status: Literal["asked", "started", "finished", "failed"]
+    adapter: Name
+    at_ms: TimeMs
+    reason: Reason | None = None
+    clients: Count | None = None
+    clients_failed: Count | None = None
+    received_bytes: Count | None = None
+    duration_s: Annotated[float, Meta(ge=0.0)] | None = None
+    model_version: Name | None = None
+    privacy: PrivacySpent | None = None
+
+
+class Statistic(Event, frozen=True):
+    """One named measurement of a window (or of one moment, where start equals end)."""
+
+    name: Name
+    window_start_ms: TimeMs
+    window_end_ms: TimeMs
+    labels: Annotated[dict[Name, Label], Meta(max_length=limits.LABELS_MAX)] = {}
+    values: Annotated[dict[Name, float], Meta(max_length=limits.METADATA_ENTRIES_MAX)] = {}
+
+
+class DeadLetter(Event, frozen=True):
+    """A record that no agent could process: the original bytes, where they came from, why.
+
+    `key`, `value` and header values are base64 in the JSON; a null value was a tombstone.
+    """
+
+    topic: Name
+    partition: Partition
+    offset: Count
+    agent: Name
+    error: Name
+    reason: Reason
+    at_ms: TimeMs
+    key: bytes | None = None
+    value: bytes | None = None
+    headers: list[tuple[str, bytes | None]] = []

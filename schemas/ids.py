@@ -1,0 +1,35 @@
+"""Stable ids: what derives from something has an id that derives from it; replay is idempotent."""
+
+from __future__ import annotations
+
+import os
+import time
+from hashlib import sha256
+
+
+def new_id(kind: str) -> str:
+    """A fresh id such as `prompt-019a…`: 48 bits of Unix milliseconds, then 80 random bits.
+
+    The time comes first, as in RFC 9562's UUIDv7, so that ids sort by their making.
+    """
+    return f"{kind}-{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+
+
+def generation_id(prompt_id: str) -> str:
+    """The one generation of a prompt."""
+    return f"generation-{sha256(prompt_id.encode()).hexdigest()[:32]}"
+
+
+def passage_id(document_id: str, index: int) -> str:
+    """The passage at a 0-based position of a document."""
+    return f"{document_id}#{index}"
+
+
+def record_id(topic: str, partition: int, offset: int) -> str:
+    """The id of an event that names none: where its record stands, the same at every replay."""
+    return f"{topic}-{partition}-{offset}"
+
+
+def seed(prompt_id: str) -> int:
+    """The sampling seed of a prompt that names none: a replayed prompt draws the same tokens."""
+    return int.from_bytes(sha256(prompt_id.encode()).digest()[:6], "big")

@@ -1,0 +1,35 @@
+"""Stated limits of every record: beyond one the SDK refuses and agents dead-letter.
+
+Characters are Unicode code points; bytes are those of the encoded record value.
+"""
+
+from typing import Final
+
+ID_CHARS_MAX: Final = 256
+PASSAGE_ID_CHARS_MAX: Final = 300  # document_id + "#" + index
+NAME_CHARS_MAX: Final = 200
+TITLE_CHARS_MAX: Final = 1_000
+URI_CHARS_MAX: Final = 2_000
+LABEL_CHARS_MAX: Final = 1_000
+REASON_CHARS_MAX: Final = 2_000
+
+DOCUMENT_CHARS_MAX: Final = 400_000
+PASSAGE_CHARS_MAX: Final = 20_000
+EMBEDDING_BYTES_MAX: Final = 49_152  # a float32 vector of 12,288 dimensions
+MESSAGES_MAX: Final = 256
+MESSAGE_CHARS_MAX: Final = 100_000
+ANSWER_CHARS_MAX: Final = 200_000
+CORRECTION_CHARS_MAX: Final = 100_000
+
+METADATA_ENTRIES_MAX: Final = 64
+LABELS_MAX: Final = 64
+STOPS_MAX: Final = 16
+STOP_CHARS_MAX: Final = 200
+TOP_K_MAX: Final = 50
+MAX_TOKENS_MAX: Final = 8_192
+SEED_MAX: Final = 2**53 - 1  # what every JSON reader keeps exactly
+PARTITION_MAX: Final = 100_000
+
+RECORD_BYTES_MAX: Final = 1_048_576
+# A dead letter holds the original record in base64 (4/3), so its topic takes larger records.
+DEAD_LETTER_BYTES_MAX: Final = 8 * 1_048_576

@@ -1,0 +1,1 @@
+"""Producing, consuming and the SDK client, over confluent-kafka."""

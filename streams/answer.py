@@ -1,0 +1,89 @@
+"""One answer as its asker sees it: tokens while they are made, then the finished record."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from schemas.errors import AnswerTimeout, GenerationFailed, HeadwaterError
+from schemas.events import FoundPassage, Generation, TokenChunk
+from schemas.ids import generation_id
+from streams.assembly import Assembly, Delta
+from streams.replies import Replies
+
+
+class Answer:
+    """Iterate it for `Delta`s; `await answer.finished()` gives the durable record."""
+
+    def __init__(
+        self,
+        prompt_id: str,
+        replies: Replies,
+        cancel: Callable[[str], Awaitable[None]],
+        silence_s_max: float,
+    ) -> None:
+        self.prompt_id = prompt_id
+        self.generation_id = generation_id(prompt_id)
+        self._replies = replies
+        self._chunks = replies.expect(self.generation_id)
+        self._cancel = cancel
+        self._silence_s_max = silence_s_max
+        self._assembly = Assembly()
+
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        return self._assembly.delivered
+
+    @property
+    def passages(self) -> list[FoundPassage]:
+        """What was found for the prompt; known from the first delta on."""
+        return self._assembly.passages
+
+    @property
+    def generation(self) -> Generation | None:
+        """The finished record, once the iterator has ended."""
+        return self._assembly.generation
+
+    async def __aiter__(self) -> AsyncIterator[Delta]:
+        """Deltas until the answer is finished.
+
+        Raises AnswerTimeout after `silence_s_max` without a sign of life, GenerationFailed when
+        the engine gave up.
+        """
+        try:
+            while self._assembly.generation is None:
+                delta = self._assembly.add(await self._next_chunk())
+                if delta is not None:
+                    yield delta
+        finally:
+            self._replies.forget(self.generation_id)
+        if self._assembly.generation.finish_reason == "error":
+            raise GenerationFailed(
+                f"No answer to {self.prompt_id}: {self._assembly.generation.error}",
+                "Change the prompt, or see the log of the generate agent.",
+            )
+
+    async def finished(self) -> Generation:
+        """Wait for the end and return the finished record; raises as iteration does."""
+        async for _ in self:
+            pass
+        assert self._assembly.generation is not None
+        return self._assembly.generation
+
+    async def cancel(self) -> None:
+        """Ask the engine to stop. The answer then ends with finish_reason `cancelled`."""
+        await self._cancel(self.prompt_id)
+
+    async def _next_chunk(self) -> TokenChunk:
+        try:
+            item = await asyncio.wait_for(self._chunks.get(), self._silence_s_max)
+        except TimeoutError:
+            raise AnswerTimeout(
+                f"Nothing came for {self.prompt_id} in {self._silence_s_max:g} s.",
+                "Are the retrieve and generate agents running? `headwater up` starts them; "
+                "`headwater dead-letters list` shows prompts that could not be processed.",
+            ) from None
+        if isinstance(item, HeadwaterError):
+            raise item
+        return item

@@ -1,0 +1,180 @@
+"""The SDK: publish events to the river, ask it, follow what it says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from schemas import codec, headers, ids
+from schemas.errors import EventInvalid, RecordTooLarge
+from schemas.events import Document, Event, Feedback, Message, Prompt, Retrieval, Sampling
+from schemas.topics import BY_NAME, DOCUMENTS, FEEDBACK, PROMPTS, Topic
+from streams.admin import check_connection
+from streams.answer import Answer
+from streams.producer import Delivered, Outgoing, Producer
+from streams.replies import Replies
+from streams.settings import KafkaSettings, load
+from streams.subscription import Since, Subscription
+
+SILENCE_S_MAX = 120.0
+
+
+class Client:
+    """Use as `async with Client() as client`. Settings come from `HEADWATER_KAFKA_*`.
+
+    Every publishing call returns once the broker has the record (all in-sync replicas), and raises
+    BrokerUnreachable, NotAuthorised, TopicMissing, RecordTooLarge, EventInvalid or DeliveryFailed.
+    """
+
+    def __init__(self, settings: KafkaSettings | None = None, source: str = "/sdk/python") -> None:
+        self.settings = settings or load(KafkaSettings)
+        self._source = source
+        self._replies: Replies | None = None
+        self._lock = asyncio.Lock()
+
+    async def __aenter__(self) -> Client:
+        await asyncio.to_thread(check_connection, self.settings)
+        self._producer = Producer(self.settings, linger_ms=1.0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._replies is not None:
+            await self._replies.close()
+        await self._producer.close()
+
+    async def publish_document(self, document: Document | str, **fields: Any) -> str:
+        """Publish one document (an event, or its text and fields); returns its document_id."""
+        if isinstance(document, str):
+            document = Document(text=document, **fields)
+        document_id = document.document_id or ids.new_id("document")
+        await self._send(DOCUMENTS, document_id, document)
+        return document_id
+
+    async def publish_documents(self, documents: Iterable[Document]) -> int:
+        """Publish many documents at the full rate of the broker; returns how many."""
+        return await self._producer.send_all(self._outgoing(DOCUMENTS, documents, "document_id"))
+
+    async def delete_document(self, document_id: str) -> None:
+        """Make a document and its passages irretrievable."""
+        await self._send(DOCUMENTS, document_id, None)
+
+    async def publish_prompt(self, prompt: Prompt, traceparent: str | None = None) -> str:
+        """Publish a prompt without waiting for its answer; returns its prompt_id."""
+        prompt_id = prompt.prompt_id or ids.new_id("prompt")
+        await self._send(PROMPTS, prompt_id, prompt, traceparent)
+        return prompt_id
+
+    async def publish_prompts(self, prompts: Iterable[Prompt]) -> int:
+        """Publish many prompts, each with a prompt_id of its own or a new one; returns how many."""
+        return await self._producer.send_all(self._outgoing(PROMPTS, prompts, "prompt_id"))
+
+    async def ask(
+        self,
+        messages: str | Sequence[Message | Mapping[str, str]],
+        *,
+        sampling: Sampling | None = None,
+        retrieval: Retrieval | None = None,
+        conversation_id: str | None = None,
+        user_id: str | None = None,
+        prompt_id: str | None = None,
+        silence_s_max: float = SILENCE_S_MAX,
+    ) -> Answer:
+        """Publish a prompt and follow its answer: `async for delta in await client.ask("…")`."""
+        replies = await self._open_replies()
+        prompt_id = prompt_id or ids.new_id("prompt")
+        prompt = Prompt(
+            messages=_messages(messages),
+            prompt_id=prompt_id,
+            sampling=sampling or Sampling(),
+            retrieval=retrieval or Retrieval(),
+            user_id=user_id,
+            conversation_id=conversation_id,
+            reply_partition=replies.partition,
+        )
+        answer = Answer(prompt_id, replies, self.cancel, silence_s_max)
+        try:
+            await self.publish_prompt(prompt)
+        except BaseException:
+            replies.forget(answer.generation_id)
+            raise
+        return answer
+
+    async def cancel(self, prompt_id: str) -> None:
+        """Stop a prompt wherever it is; its finished record says `cancelled`."""
+        await self._send(PROMPTS, prompt_id, None)
+
+    async def feedback(self, feedback: Feedback | None = None, **fields: Any) -> Delivered:
+        """Publish feedback on an answer (an event, or prompt_id, rating, correction, labels)."""
+        try:
+            feedback = feedback or Feedback(**fields)
+        except (TypeError, ValueError) as error:
+            raise EventInvalid(
+                f"Not valid feedback: {error}.", "Mend the field it names."
+            ) from None
+        if feedback.prompt_id is None:
+            raise EventInvalid("Feedback names no prompt_id.", "Pass the prompt_id of the answer.")
+        prompt_id, feedback_id = feedback.prompt_id, feedback.feedback_id or ids.new_id("feedback")
+        feedback = msgspec.structs.replace(feedback, feedback_id=feedback_id)
+        return await self._send(FEEDBACK, prompt_id, feedback)
+
+    def subscribe(
+        self,
+        topic: str = "generations",
+        *,
+        conversation_id: str | None = None,
+        since: Since = "latest",
+        resume: str | None = None,
+        name: str | None = None,
+    ) -> Subscription:
+        """Follow a topic's events; see Subscription for resuming by position or by name."""
+        if topic not in BY_NAME:
+            raise EventInvalid(
+                f"There is no topic {topic!r}.", f"The topics are {', '.join(BY_NAME)}."
+            )
+        return Subscription(self.settings, BY_NAME[topic], conversation_id, since, resume, name)
+
+    async def _open_replies(self) -> Replies:
+        async with self._lock:
+            if self._replies is None:
+                replies = Replies(self.settings)
+                await replies.open()
+                self._replies = replies
+            return self._replies
+
+    async def _send(
+        self, topic: Topic, key: str, event: Event | None, traceparent: str | None = None
+    ) -> Delivered:
+        return await self._producer.send(self._record(topic, key, event, traceparent))
+
+    def _outgoing(self, topic: Topic, events: Iterable[Event], id_field: str) -> Iterator[Outgoing]:
+        kind = topic.event.__name__.lower()
+        for event in events:
+            yield self._record(topic, getattr(event, id_field) or ids.new_id(kind), event)
+
+    def _record(
+        self, topic: Topic, key: str, event: Event | None, traceparent: str | None = None
+    ) -> Outgoing:
+        value = None if event is None else codec.encode(event)
+        if value is not None and len(value) > topic.record_bytes_max:
+            raise RecordTooLarge(
+                f"{key} has {len(value):,} bytes; {topic.name} takes {topic.record_bytes_max:,}.",
+                "Split it into smaller events.",
+            )
+        if value is not None:
+            codec.decode(topic, value)  # Limits are enforced by decoding, as every reader does.
+        event_id = ids.new_id("event")
+        return Outgoing(
+            topic, key, value, headers.make_headers(topic, event_id, self._source, traceparent)
+        )
+
+
+def _messages(given: str | Sequence[Message | Mapping[str, str]]) -> list[Message]:
+    if isinstance(given, str):
+        return [Message("user", given)]
+    try:
+        return [m if isinstance(m, Message) else msgspec.convert(m, Message) for m in given]
+    except msgspec.ValidationError as error:
+        raise EventInvalid(f"Not a valid message: {error}.", "Use role and content.") from None

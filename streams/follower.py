@@ -1,0 +1,175 @@
+"""Reading partitions without a consumer group: every reader sees every record."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Final, Literal
+
+import confluent_kafka
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
+
+from schemas.errors import HeadwaterError, TopicMissing
+from schemas.topics import Topic
+from streams.failures import explain
+from streams.records import Record, from_message
+from streams.settings import KafkaSettings
+from streams.watermarks import watermarks
+
+Start = Literal["earliest", "latest"] | Mapping[int, int]
+
+_BATCH_RECORDS_MAX: Final = 500
+# Batches that wait for a slow reader before the thread stops reading: bounded, law 8.
+_BATCHES_WAITING_MAX: Final = 8
+_POLL_S: Final = 0.1
+
+
+def consumer_config(settings: KafkaSettings, group: str) -> dict[str, Any]:
+    """librdkafka's settings that every consumer of ours shares."""
+    return settings.client_config() | {
+        "group.id": group,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "isolation.level": "read_committed",
+        "fetch.wait.max.ms": 100,
+        "fetch.error.backoff.ms": 50,
+        "auto.offset.reset": "earliest",
+    }
+
+
+class Follower:
+    """Follows some partitions of one topic in a thread of its own; hand over by bounded queue.
+
+    `caught_up` turns true once the reader has taken everything up to what was the end of each
+    partition when reading got there.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        topic: Topic,
+        start: Start = "latest",
+        partitions: Sequence[int] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._name = settings.topic_name(topic)
+        self._start = start
+        self._wanted = partitions
+        self._queue: asyncio.Queue[list[Record] | HeadwaterError] = asyncio.Queue()
+        self._room = threading.Semaphore(_BATCHES_WAITING_MAX)
+        self._open = True
+        self.positions: dict[int, int] = {}
+        self.caught_up = False
+
+    async def open(self) -> None:
+        """Find the partitions, fix where reading starts, start reading.
+
+        After it returns, nothing published later is missed. Raises as `explain`.
+        """
+        self._loop = asyncio.get_running_loop()
+        config = consumer_config(self._settings, self._settings.group_name("follower"))
+        self._consumer = confluent_kafka.Consumer(config | {"enable.partition.eof": True})
+        try:
+            await asyncio.to_thread(self._assign)
+        except BaseException:
+            self._consumer.close()
+            raise
+        self._thread = threading.Thread(target=self._read, name="headwater-follower", daemon=True)
+        self._thread.start()
+
+    async def batch(self) -> list[Record]:
+        """The next records, in order within each partition; an empty batch says: caught up."""
+        item = await self._queue.get()
+        if isinstance(item, HeadwaterError):
+            raise item
+        self._room.release()
+        self.caught_up = self.caught_up or not item
+        for record in item:
+            self.positions[record.partition] = record.offset + 1
+        return item
+
+    async def until_caught_up(self) -> AsyncIterator[Record]:
+        """Every record up to the end; what comes later stays for `batch`."""
+        while not self.caught_up:
+            for record in await self.batch():
+                yield record
+
+    async def close(self) -> None:
+        """Stop the thread and leave the broker."""
+        self._open = False
+        self._room.release()
+        if hasattr(self, "_thread"):
+            await asyncio.to_thread(self._thread.join)
+            await asyncio.to_thread(self._consumer.close)
+
+    def _assign(self) -> None:
+        timeout_s = self._settings.connect_timeout_s
+        try:
+            found = self._consumer.list_topics(self._name, timeout=timeout_s).topics[self._name]
+            if found.error is not None:
+                raise explain(found.error, self._settings.bootstrap, self._name)
+            partitions = list(found.partitions) if self._wanted is None else list(self._wanted)
+            if missing := set(partitions) - set(found.partitions):
+                raise TopicMissing(
+                    f"{self._name} has {len(found.partitions)} partitions, none is {missing}.",
+                    "Name a partition that exists; `headwater topics` lists them.",
+                )
+            for partition in partitions:
+                self.positions[partition] = self._first_offset(partition, timeout_s)
+        except KafkaException as error:
+            raise explain(error, self._settings.bootstrap, self._name) from error
+        self._behind = set(partitions)
+        self._consumer.assign(
+            [TopicPartition(self._name, p, offset) for p, offset in self.positions.items()]
+        )
+
+    def _first_offset(self, partition: int, timeout_s: float) -> int:
+        if self._start == "earliest":
+            return OFFSET_BEGINNING
+        if isinstance(self._start, Mapping) and partition in self._start:
+            return self._start[partition]
+        where = TopicPartition(self._name, partition)
+        _, end = watermarks(self._consumer, where, timeout_s)
+        return end
+
+    def _read(self) -> None:
+        behind = True
+        while self._open:
+            first = self._consumer.poll(_POLL_S)
+            if first is None:
+                continue
+            messages = [first, *self._consumer.consume(_BATCH_RECORDS_MAX - 1, timeout=0)]
+            records = []
+            for message in messages:
+                error = message.error()
+                if error is None:
+                    records.append(from_message(message))
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    self._behind.discard(message.partition() or 0)
+                elif not error.retriable() and error.code() not in _PASSING:
+                    self._hand_over(explain(error, self._settings.bootstrap, self._name))
+                    return
+            if records:
+                self._hand_over(records)
+            if behind and not self._behind:
+                behind = False
+                self._hand_over([])
+
+    def _hand_over(self, item: list[Record] | HeadwaterError) -> None:
+        self._room.acquire()
+        try:
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
+        except RuntimeError:  # The loop is closed: nobody reads any more.
+            self._open = False
+
+
+# While a broker restarts librdkafka reports these and reconnects by itself.
+_PASSING: Final = {
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TRANSPORT,
+    KafkaError._RESOLVE,
+    KafkaError._TIMED_OUT,
+    KafkaError._AUTO_OFFSET_RESET,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+}

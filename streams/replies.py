@@ -1,0 +1,66 @@
+"""The one reply partition of a client: its answers' chunks, handed to whoever asked."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from schemas import codec
+from schemas.errors import EventInvalid, HeadwaterError
+from schemas.events import TokenChunk
+from schemas.topics import TOKENS
+from streams.admin import partition_count
+from streams.follower import Follower
+from streams.settings import KafkaSettings
+
+Chunks = asyncio.Queue[TokenChunk | HeadwaterError]
+
+
+class Replies:
+    """Follows one partition of `tokens`, so that many clients do not each read the whole topic."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._waiting: dict[str, Chunks] = {}
+
+    async def open(self) -> None:
+        """Pick a partition and start reading at its end; raises as `explain`."""
+        count = await asyncio.to_thread(partition_count, self._settings, TOKENS)
+        self.partition = random.randrange(count)
+        self._follower = Follower(self._settings, TOKENS, partitions=[self.partition])
+        await self._follower.open()
+        self._task = asyncio.create_task(self._dispatch(), name="headwater-replies")
+
+    def expect(self, generation_id: str) -> Chunks:
+        """A queue that will hold this generation's chunks, in the order they were published.
+
+        Its length is bounded by the longest answer (`limits.MAX_TOKENS_MAX` chunks an attempt).
+        """
+        return self._waiting.setdefault(generation_id, asyncio.Queue())
+
+    def forget(self, generation_id: str) -> None:
+        """Nobody waits for this generation any more."""
+        self._waiting.pop(generation_id, None)
+
+    async def close(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        await self._follower.close()
+
+    async def _dispatch(self) -> None:
+        try:
+            while True:
+                for record in await self._follower.batch():
+                    self._deliver(record.value)
+        except HeadwaterError as error:
+            for queue in self._waiting.values():
+                queue.put_nowait(error)
+
+    def _deliver(self, value: bytes | None) -> None:
+        try:
+            chunk: TokenChunk = codec.decode(TOKENS, value or b"")
+        except EventInvalid:
+            return  # Not ours: agents only write valid chunks.
+        queue = self._waiting.get(chunk.generation_id)
+        if queue is not None:
+            queue.put_nowait(chunk)
