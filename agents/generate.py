@@ -23,7 +23,7 @@ from agents.draft import Draft, last_chunk, now_ms, write_answer
 from agents.finals import Finals
 from agents.intake import Intake, Taken
 from agents.settings import GenerateSettings, WorkerSettings
-from agents.worker import make_app, raw_topic, run
+from agents.worker import follow_assignment, make_app, raw_topic, run
 from models.engine.protocol import Engine
 from models.engine.torch_engine import TorchEngine, TorchEngineOptions
 from schemas import codec, headers
@@ -248,11 +248,7 @@ def main() -> None:
     generate = Generate(kafka, engine, settings)
     app = make_app("generate", kafka, worker)
     app.agent(raw_topic(app, kafka, CONTEXTS), name="generate")(generate.intake.fill)
-
-    @app.on_partitions_assigned.connect
-    async def assigned(_app: object, assigned: set[object], **_: object) -> None:
-        generate.owns({tp.partition for tp in assigned})  # type: ignore[attr-defined]
-
+    follow_assignment(app, generate.owns)
     run(app, worker, [generate.work], generate.ready.wait, generate.close)
 
 

@@ -20,7 +20,7 @@ from agents.dead_letters import bury
 from agents.identity import event_id
 from agents.intake import Intake, Taken
 from agents.settings import EmbedderSettings, IngestSettings, WorkerSettings
-from agents.worker import make_app, raw_topic, run
+from agents.worker import follow_assignment, make_app, raw_topic, run
 from agents.written_passages import WrittenPassages, read_back
 from models.documents import split_document
 from models.embedder import Embedder
@@ -71,10 +71,10 @@ class Ingest:
                 by_partition.setdefault(partition, []).append((split, embeddings))
             await asyncio.gather(*(self._write(p, work) for p, work in by_partition.items()))
 
-    def forget(self, partitions: set[int]) -> None:
-        """Another worker has these now."""
-        for partition in partitions:
-            self._partitions.pop(partition, None)
+    def owns(self, partitions: set[int]) -> None:
+        """The partitions of `documents` that this worker has from now on."""
+        for lost in set(self._partitions) - partitions:
+            self._partitions.pop(lost)
 
     async def close(self) -> None:
         """Leave the broker."""
@@ -197,11 +197,7 @@ def main() -> None:
     ingest = Ingest(kafka, embedder, settings)
     app = make_app("ingest", kafka, worker)
     app.agent(raw_topic(app, kafka, DOCUMENTS), name="ingest")(ingest.intake.fill)
-
-    @app.on_partitions_revoked.connect
-    async def revoked(_app: object, revoked: set[object], **_: object) -> None:
-        ingest.forget({tp.partition for tp in revoked})  # type: ignore[attr-defined]
-
+    follow_assignment(app, ingest.owns)
     run(app, worker, [ingest.work], ingest.ready.wait, ingest.close)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 import faust
 
@@ -36,7 +36,7 @@ class Intake:
 
     async def fill(self, stream: faust.StreamT) -> None:
         """Read the stream for as long as it lives; the agent's whole body."""
-        source = stream.noack()
+        source = cast(faust.Stream, stream).noack()
         async for event in source.events():
             await self._queue.put(Taken(as_record(event), event, source))
 

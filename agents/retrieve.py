@@ -278,7 +278,9 @@ def open_index(settings: RetrieveSettings, dim: int) -> PassageIndex:
         from models.retrieval.qdrant_index import QdrantIndex
 
         key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
-        return QdrantIndex(settings.qdrant_url, key, settings.qdrant_collection, dim)
+        return QdrantIndex(
+            settings.qdrant_url, dim, collection=settings.qdrant_collection, api_key=key
+        )
     from models.retrieval.qdrant_edge import QdrantEdgeIndex
 
     return QdrantEdgeIndex(settings.qdrant_folder, dim)

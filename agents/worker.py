@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import faust
 from faust.types.auth import SASLMechanism
 
 from agents.settings import WorkerSettings
 from schemas.topics import Topic
-from streams.records import Record
+from streams.records import RawHeaders, Record
 from streams.settings import KafkaSettings
 
 _HEARTBEAT_S: Final = 5.0
@@ -64,11 +64,14 @@ def as_record(event: faust.EventT) -> Record:
         offset=message.offset,
         key=message.key,
         value=message.value,
-        headers=list((message.headers or {}).items())
-        if isinstance(message.headers, dict)
-        else list(message.headers or []),
+        headers=_pairs(message.headers),
         timestamp_ms=int(message.timestamp * 1000),
     )
+
+
+def _pairs(headers: Any) -> RawHeaders:
+    """Faust gives headers as a mapping or as pairs."""
+    return list(headers.items() if isinstance(headers, Mapping) else headers or [])
 
 
 def run(
@@ -93,12 +96,23 @@ def run(
             touch_ready_file()
             await asyncio.sleep(_HEARTBEAT_S)
 
-    @app.on_before_shutdown.connect
-    async def shutdown(_app: object, **_: object) -> None:
+    async def shutdown(*_: Any, **__: Any) -> None:
         await close()
 
+    signal: Any = app.on_before_shutdown
+    signal.connect(shutdown, weak=False)
     worker = faust.Worker(app, loglevel=settings.log_level, redirect_stdouts=False)
     worker.execute_from_commandline()
+
+
+def follow_assignment(app: faust.App, owns: Callable[[set[int]], None]) -> None:
+    """Call `owns` with the partitions that this worker has, after each rebalance."""
+
+    async def assigned(_app: Any, assigned: Any, **_: Any) -> None:
+        owns({place.partition for place in assigned})
+
+    signal: Any = app.on_partitions_assigned
+    signal.connect(assigned, weak=False)
 
 
 def _ending_the_process(

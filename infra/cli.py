@@ -11,6 +11,7 @@ from click.exceptions import ClickException
 from infra.commands.ask import ask, feedback
 from infra.commands.dead_letters import dead_letters_app
 from infra.commands.local import agent, demo, doctor, up
+from infra.commands.measuring import bench, eval_app
 from infra.commands.publish import publish
 from infra.commands.shell import err
 from infra.commands.topics import contracts_app, topics
@@ -24,9 +25,10 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (up, demo, publish, ask, watch, feedback, topics, doctor, agent):
+for command in (up, demo, publish, ask, watch, feedback, topics, doctor, bench, agent):
     cli.command()(command)
 cli.add_typer(dead_letters_app, name="dead-letters")
+cli.add_typer(eval_app, name="eval")
 cli.add_typer(contracts_app, name="contracts")
 
 

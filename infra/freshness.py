@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from typing import Final
 
 from schemas.errors import AnswerTimeout
-from schemas.events import Statistic
+from schemas.events import Document, Statistic
 from streams.client import Client
 from streams.subscription import Subscription
 
 # The statistic that retrieve publishes for each document (agents/retrieve.py).
-DOCUMENT_FRESHNESS = "document_freshness"
+DOCUMENT_FRESHNESS: Final = "document_freshness"
+# Documents on their way at once: enough to fill the ingest agent's batches, no more.
+_ON_THEIR_WAY_MAX: Final = 32
 
 
 class Freshness:
     """Collects `document_freshness` from `analytics`; open it before publishing."""
 
     def __init__(self, client: Client) -> None:
+        self._client = client
         self._subscription: Subscription = client.subscribe("analytics")
         self._fresh_ms: dict[str, float] = {}
         self._news = asyncio.Condition()
@@ -46,6 +50,16 @@ class Freshness:
                             "nothing to retrieve; `headwater dead-letters list` shows the refused.",
                         ) from None
             yield document_id, self._fresh_ms[document_id]
+
+    async def publish(self, documents: Sequence[Document]) -> AsyncIterator[float]:
+        """Publish with a bounded number on their way; yields each document's freshness in ms."""
+        sent = min(_ON_THEIR_WAY_MAX, len(documents))
+        await self._client.publish_documents(documents[:sent])
+        async for _, fresh_ms in self.of([document.document_id or "" for document in documents]):
+            yield fresh_ms
+            if sent < len(documents):
+                await self._client.publish_document(documents[sent])
+                sent += 1
 
     async def close(self) -> None:
         self._task.cancel()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-ChatMessage = dict[str, str]
+ChatMessage = Mapping[str, str]
 
 _WITH_PASSAGES: Final = (
     "Answer the question from the numbered passages below, briefly and in your own sentence. "
@@ -33,7 +33,7 @@ def build_messages(
 def fit_passages(
     messages: Sequence[ChatMessage],
     passages: Sequence[str],
-    count_tokens: Callable[[Sequence[ChatMessage]], int],
+    count_tokens: Callable[[tuple[ChatMessage, ...]], int],
     tokens_max: int,
 ) -> int:
     """How many of the best passages fit beside the conversation in `tokens_max` prompt tokens."""

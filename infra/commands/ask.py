@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import typer
 
@@ -36,7 +36,7 @@ def ask(
     sampling = Sampling(
         max_tokens=max_tokens, temperature=temperature, seed=seed, stop=list(stop or [])
     )
-    retrieval = Retrieval(top_k, _mode(mode), score_floor, pairs(filters or [], "filter"))
+    retrieval = Retrieval(top_k, _mode(mode), score_floor, {**pairs(filters or [], "filter")})
     run(_ask(question, sampling, retrieval, conversation, user, timeout_s, as_json))
 
 
@@ -136,6 +136,6 @@ def show_passages(passages: list[FoundPassage]) -> None:
 
 
 def _mode(given: str) -> SearchMode:
-    if given == "fused" or given == "dense" or given == "keyword":
-        return given
+    if given in get_args(SearchMode):
+        return cast(SearchMode, given)
     raise typer.BadParameter("fused, dense or keyword", param_hint="--mode")

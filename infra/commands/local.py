@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 from collections.abc import Awaitable, Callable
@@ -37,7 +38,7 @@ def up() -> None:
         _next_steps(river)
         await stay()
 
-    run(_supervised(river, work))
+    run(supervised(river, work))
 
 
 def demo(
@@ -49,8 +50,7 @@ def demo(
     data_dir = load(LocalSettings).data_dir.expanduser().absolute() / "demo"
     distribution = fetched()
     shutil.rmtree(data_dir, ignore_errors=True)
-    port, controller_port = _ports()
-    river = local_river(distribution, data_dir, port, controller_port)
+    river = local_river(distribution, data_dir, *_ports())
     kafka = load(KafkaSettings, bootstrap=river.bootstrap)
 
     async def work() -> dict[str, Any]:
@@ -60,7 +60,7 @@ def demo(
             await stay()
         return summary
 
-    summary = run(_supervised(river, work))
+    summary = run(supervised(river, work))
     if summary is None:
         raise typer.Exit(130)
     print_json(summary)
@@ -68,6 +68,9 @@ def demo(
 
 def agent(name: Annotated[str, typer.Argument(help=", ".join(AGENTS))]) -> None:
     """Run one worker of an agent in the foreground."""
+    # Read when torch is loaded. Threads that spin at barriers take the cores from the other
+    # agents of a small machine: embedding fell from 170 to 10 texts/s beside a busy process.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if name == "ingest":
         from agents.ingest import main
     elif name == "retrieve":
@@ -104,7 +107,7 @@ def fetched() -> KafkaDistribution:
         )
 
 
-async def _supervised(river: River, work: Callable[[], Awaitable[Any]]) -> Any:
+async def supervised(river: River, work: Callable[[], Awaitable[Any]]) -> Any:
     supervisor = Supervisor(river.parts, river.data_dir, _show)
     return await supervisor.run(work)
 
@@ -135,8 +138,11 @@ def _ports() -> tuple[int, int]:
     """The configured ports, or any two that are free."""
     settings = load(LocalSettings)
     wanted = settings.kafka_port, settings.kafka_controller_port
-    if all(map(_is_free, wanted)):
-        return wanted
+    return wanted if all(map(_is_free, wanted)) else free_ports()
+
+
+def free_ports() -> tuple[int, int]:
+    """Two ports that nobody uses at this moment."""
     with socket.socket() as one, socket.socket() as two:
         one.bind(("127.0.0.1", 0))
         two.bind(("127.0.0.1", 0))

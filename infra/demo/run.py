@@ -32,8 +32,6 @@ QUESTIONS: Final = (
     "What does functools.lru_cache do?",
 )
 _TOKENS_MAX: Final = 64
-# Documents on their way at once: enough to fill the ingest agent's batches, no more.
-_ON_THEIR_WAY_MAX: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ async def _ingest(client: Client, documents: Sequence[Document]) -> Ingested:
     await freshness.open()
     started = time.monotonic()
     try:
-        fresh_ms = [ms async for ms in _publish_paced(client, freshness, documents)]
+        fresh_ms = [ms async for ms in _with_progress(freshness.publish(documents), len(documents))]
     finally:
         await freshness.close()
     took_s = time.monotonic() - started
@@ -78,22 +76,13 @@ async def _ingest(client: Client, documents: Sequence[Document]) -> Ingested:
     return Ingested(len(documents), took_s, fresh_ms)
 
 
-async def _publish_paced(
-    client: Client, freshness: Freshness, documents: Sequence[Document]
-) -> AsyncIterator[float]:
-    """Keep a bounded number of documents on their way; yields each one's freshness in ms."""
-    ids = [document.document_id or "" for document in documents]
-    sent = min(_ON_THEIR_WAY_MAX, len(documents))
-    await client.publish_documents(documents[:sent])
+async def _with_progress(values: AsyncIterator[float], total: int) -> AsyncIterator[float]:
     columns = (TextColumn("ingesting"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=out, transient=True) as progress:
-        task = progress.add_task("", total=len(documents))
-        async for _, fresh_ms in freshness.of(ids):
-            yield fresh_ms
+        task = progress.add_task("", total=total)
+        async for value in values:
+            yield value
             progress.advance(task)
-            if sent < len(documents):
-                await client.publish_document(documents[sent])
-                sent += 1
 
 
 async def _ask_and_rate(client: Client, question: str) -> dict[str, Any]:

@@ -1,0 +1,100 @@
+"""`headwater eval` and `headwater bench`: figures, each from a river of its own."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from infra.commands.local import fetched, free_ports, supervised
+from infra.commands.shell import AsJson, err, out, print_json, run
+from infra.river import AGENTS, local_river
+from schemas.errors import SettingsInvalid
+from streams.settings import KafkaSettings, load
+
+eval_app = typer.Typer(help="Quality on real data, through the topics.", no_args_is_help=True)
+
+BENCHMARKS = ("publish", "freshness", "first-token")
+
+
+@eval_app.command()
+def retrieval(
+    file: Annotated[Path, typer.Argument(help="SQuAD-format JSON, such as XQuAD's.")],
+    as_json: AsJson = False,
+) -> None:
+    """Publish the paragraphs of a file, ask its questions, say how often they are found.
+
+    Fails when dense search differs from brute force, or fused search does not beat it.
+    """
+    from infra.evaluation.retrieval import evaluate_retrieval
+    from infra.evaluation.squad import read_squad
+    from models.embedder import Embedder
+
+    squad = read_squad(file)
+    if not squad.questions:
+        raise SettingsInvalid(f"{file} asks no questions.", "Give a file with qas.")
+
+    async def work(kafka: KafkaSettings) -> dict[str, Any]:
+        return await evaluate_retrieval(kafka, squad, Embedder())
+
+    result = on_own_river(work, ("ingest", "retrieve"))
+    dense, brute, fused = (result[name] for name in ("dense", "brute_force", "fused"))
+    result["dense_equals_brute_force"] = dense == brute
+    result["fused_beats_dense"] = (
+        fused["recall@1"] > dense["recall@1"] and fused["mrr"] > dense["mrr"]
+    )
+    _print(result, as_json)
+    if not (result["dense_equals_brute_force"] and result["fused_beats_dense"]):
+        raise typer.Exit(1)
+
+
+def bench(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME…]", help=", ".join(BENCHMARKS))
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the river with doing the same by hand, side by side."""
+    chosen = names or list(BENCHMARKS)
+    if unknown := set(chosen) - set(BENCHMARKS):
+        raise SettingsInvalid(
+            f"There is no benchmark {', '.join(unknown)}.", f"They are {', '.join(BENCHMARKS)}."
+        )
+
+    async def work(kafka: KafkaSettings) -> dict[str, Any]:
+        from infra.bench.all import run_benchmarks
+
+        return await run_benchmarks(kafka, chosen)
+
+    agents = AGENTS if set(chosen) - {"publish"} else ()
+    _print(on_own_river(work, agents), as_json)
+
+
+def on_own_river(
+    work: Callable[[KafkaSettings], Awaitable[dict[str, Any]]], agents: tuple[str, ...]
+) -> dict[str, Any]:
+    """Do `work` on a fresh river that nobody else uses, and throw the river away."""
+    distribution = fetched()
+    with tempfile.TemporaryDirectory(prefix="headwater-") as folder:
+        river = local_river(distribution, Path(folder), *free_ports(), agents=agents)
+        kafka = load(KafkaSettings, bootstrap=river.bootstrap)
+
+        async def on_river() -> dict[str, Any]:
+            return await work(kafka)
+
+        result = run(supervised(river, on_river))
+    if result is None:
+        raise typer.Exit(130)
+    return dict(result)
+
+
+def _print(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(result)
+        return
+    for name, value in result.items():
+        out.print(f"{name}: {value}", markup=False)
+    err.print("With --json the same as one line of JSON.", style="dim")

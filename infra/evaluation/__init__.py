@@ -1,0 +1,1 @@
+"""Quality on real data, measured through the topics."""
