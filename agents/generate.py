@@ -24,8 +24,9 @@ from agents.finals import Finals
 from agents.intake import Intake, Taken
 from agents.settings import GenerateSettings, WorkerSettings
 from agents.worker import follow_assignment, make_app, raw_topic, run
+from models.engine.options import TorchEngineOptions
 from models.engine.protocol import Engine
-from models.engine.torch_engine import TorchEngine, TorchEngineOptions
+from models.engine.torch_engine import TorchEngine
 from schemas import codec, headers
 from schemas.errors import EventInvalid, Fenced, SettingsInvalid
 from schemas.events import Context, Generation, TokenChunk

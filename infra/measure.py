@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
+from math import ceil
 from typing import Final
 
 from schemas import codec
@@ -29,9 +30,7 @@ def percentiles(values: Iterable[float]) -> dict[str, float | int | None]:
     ordered = sorted(values)
 
     def at(share: float) -> float | None:
-        return (
-            round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 2) if ordered else None
-        )
+        return round(ordered[ceil(share * len(ordered)) - 1], 2) if ordered else None
 
     return {"p50": at(0.50), "p99": at(0.99), "n": len(ordered)}
 

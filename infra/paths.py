@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-
-def user_cache_dir() -> Path:
-    """Give this user's cache folder for Headwater: XDG's on Linux, the system's own elsewhere."""
-    if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    else:
-        # The XDG specification says to ignore a relative path.
-        named = Path(os.environ.get("XDG_CACHE_HOME", ""))
-        base = named if named.is_absolute() else Path.home() / ".cache"
-    return base / "headwater"
+from models.cache import user_cache_dir
 
 
 class LocalSettings(BaseSettings):
-    """Settings of the parts that run on this machine; each has its environment name beside it."""
+    """Settings of the parts that run on this machine. Reads `HEADWATER_*`."""
 
     model_config = SettingsConfigDict(env_prefix="HEADWATER_", frozen=True, extra="ignore")
 
-    cache_dir: Path = Field(default_factory=user_cache_dir)  # HEADWATER_CACHE_DIR: downloads
-    data_dir: Path = Path(".headwater")  # HEADWATER_DATA_DIR: topics, tables, logs
-    kafka_port: int = Field(default=9092, ge=1, le=65535)  # HEADWATER_KAFKA_PORT: for clients
+    cache_dir: Path = Field(
+        default_factory=user_cache_dir,
+        description="what can be fetched or made again: Kafka's jars, converted weights",
+    )
+    data_dir: Path = Field(
+        Path(".headwater"), description="what the local river holds: topics, logs"
+    )
+    kafka_port: int = Field(9092, ge=1, le=65535, description="local Kafka: port for clients")
     kafka_controller_port: int = Field(
-        default=9093, ge=1, le=65535
-    )  # HEADWATER_KAFKA_CONTROLLER_PORT
-    kafka_heap_mib: int = Field(default=384, ge=192)  # HEADWATER_KAFKA_HEAP_MIB: the JVM's -Xmx
+        9093, ge=1, le=65535, description="local Kafka: port of its controller"
+    )
+    kafka_heap_mib: int = Field(384, ge=192, description="local Kafka: the JVM's -Xmx")
 
 
 def cache_dir() -> Path:

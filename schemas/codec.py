@@ -17,8 +17,16 @@ _ENCODER: Final = msgspec.json.Encoder()
 
 
 def encode(event: Event) -> bytes:
-    """The record value of an event. Limits are checked by `checked`, not here."""
-    return _ENCODER.encode(event)
+    """The record value of an event. Limits are checked by `decode`, not here.
+
+    Raises EventInvalid when a field holds what JSON cannot: half a surrogate pair, a foreign type.
+    """
+    try:
+        return _ENCODER.encode(event)
+    except (UnicodeEncodeError, TypeError) as error:
+        raise EventInvalid(
+            f"Not a valid {type(event).__name__}: {error}.", "Mend the field that holds it."
+        ) from error
 
 
 def decode(topic: Topic, value: bytes) -> Any:

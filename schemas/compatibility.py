@@ -106,6 +106,8 @@ class _Pair:
                 reason = "the field is gone, so what is sent in it is dropped in silence"
                 yield Break(f"{path}.{name}", self.older, reason)
         if isinstance(reader.get("additionalProperties"), dict):
+            names = reader.get("propertyNames", {}), writer.get("propertyNames", {})
+            yield from self._bounds(f"{path}.*", *names)
             inner = writer.get("additionalProperties")
             if isinstance(inner, dict):
                 yield from self.problems(f"{path}.*", reader["additionalProperties"], inner)

@@ -25,7 +25,7 @@ Count = Annotated[int, Meta(ge=0)]
 TimeMs = Annotated[int, Meta(ge=0)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
-Scalar = str | int | float | bool
+Scalar = Label | int | float | bool
 Metadata = Annotated[dict[Name, Scalar], Meta(max_length=limits.METADATA_ENTRIES_MAX)]
 Answer = Annotated[str, Meta(max_length=limits.ANSWER_CHARS_MAX)]
 

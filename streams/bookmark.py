@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import confluent_kafka
-from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaException, TopicPartition
 
 from schemas.topics import Topic
 from streams.failures import explain
@@ -20,8 +22,9 @@ class Bookmark:
         group = settings.group_name(f"subscriber.{name}")
         self._consumer = confluent_kafka.Consumer(consumer_config(settings, group))
 
-    def load(self, unread_from_start: bool) -> dict[int, int]:
-        """The next offset of each partition; those never read are absent, or at their start."""
+    def load(self, since: Literal["earliest", "latest"]) -> dict[int, int]:
+        """The next offset of each partition; for those never read, which end to start at."""
+        unread = OFFSET_BEGINNING if since == "earliest" else OFFSET_END
         timeout_s = self._settings.connect_timeout_s
         try:
             topics = self._consumer.list_topics(self._topic_name, timeout=timeout_s).topics
@@ -31,14 +34,11 @@ class Bookmark:
             found = self._consumer.committed(places, timeout=timeout_s)
         except KafkaException as error:
             raise explain(error, self._settings.bootstrap, self._topic_name) from error
-        positions = {place.partition: place.offset for place in found if place.offset >= 0}
-        if unread_from_start:
-            positions = {place.partition: OFFSET_BEGINNING for place in places} | positions
-        return positions
+        return {place.partition: place.offset if place.offset >= 0 else unread for place in found}
 
     def save(self, positions: dict[int, int]) -> None:
         """Commit the next offset of each partition."""
-        places = [TopicPartition(self._topic_name, p, o) for p, o in positions.items() if o >= 0]
+        places = [TopicPartition(self._topic_name, p, o) for p, o in positions.items()]
         if not places:
             return
         try:

@@ -15,7 +15,7 @@ from typing import Final
 import confluent_kafka
 from confluent_kafka import KafkaError, KafkaException, Message
 
-from schemas.errors import Fenced
+from schemas.errors import Fenced, NotAuthorised, RecordTooLarge
 from streams.failures import explain
 from streams.producer import Delivered, Outgoing, producer_config
 from streams.settings import KafkaSettings
@@ -39,6 +39,7 @@ class FencedWriter:
         self._name = settings.group_name(name)
         self._lock = asyncio.Lock()
         self._producer: confluent_kafka.Producer | None = None
+        self._refused: KafkaError | None = None
 
     async def open(self) -> None:
         """Become the newest owner of the name; what earlier ones had not committed is undone."""
@@ -47,7 +48,8 @@ class FencedWriter:
     async def write(self, records: Sequence[Outgoing]) -> list[Delivered]:
         """Commit all records or none, outlasting broker restarts of up to two minutes.
 
-        Raises Fenced when a newer owner exists; nothing was written then.
+        Raises Fenced when a newer owner exists, and RecordTooLarge or NotAuthorised when the
+        broker refuses a record for good; nothing was written then.
         """
         async with self._lock:
             return await asyncio.to_thread(self._write, records)
@@ -81,10 +83,13 @@ class FencedWriter:
     def _transaction(self, records: Sequence[Outgoing]) -> list[Delivered]:
         producer = self._opened()
         delivered: list[Delivered] = []
+        self._refused = None
 
         def note(error: KafkaError | None, message: Message) -> None:
             if error is None:
                 delivered.append(Delivered(message.partition() or 0, message.offset() or 0))
+            else:
+                self._refused = error
 
         producer.begin_transaction()
         for record in records:
@@ -110,6 +115,11 @@ class FencedWriter:
             raise explain(failure, self._settings.bootstrap) from failure
         if error.txn_requires_abort():
             self._patiently(lambda: self._opened().abort_transaction(_CALL_S_MAX))
+        # Why records failed; the transaction's own error only says that some did.
+        if self._refused is not None:
+            reason = explain(self._refused, self._settings.bootstrap)
+            if isinstance(reason, (RecordTooLarge, NotAuthorised)):
+                raise reason from failure
         time.sleep(_RETRY_WAIT_S)
 
     def _patiently(self, call: Callable[[], None]) -> None:

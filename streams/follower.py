@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import confluent_kafka
-from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException, TopicPartition
 
 from schemas.errors import HeadwaterError, TopicMissing
 from schemas.topics import Topic
@@ -17,6 +17,7 @@ from streams.records import Record, from_message
 from streams.settings import KafkaSettings
 from streams.watermarks import watermarks
 
+# Where to start: an offset by partition (those not named start at their beginning), or one end.
 Start = Literal["earliest", "latest"] | Mapping[int, int]
 
 _BATCH_RECORDS_MAX: Final = 500
@@ -125,13 +126,16 @@ class Follower:
         )
 
     def _first_offset(self, partition: int, timeout_s: float) -> int:
-        if self._start == "earliest":
-            return OFFSET_BEGINNING
-        if isinstance(self._start, Mapping) and partition in self._start:
-            return self._start[partition]
-        where = TopicPartition(self._name, partition)
-        _, end = watermarks(self._consumer, where, timeout_s)
-        return end
+        start = self._start
+        if isinstance(start, Mapping):
+            offset = start.get(partition, OFFSET_BEGINNING)
+        else:
+            offset = OFFSET_BEGINNING if start == "earliest" else OFFSET_END
+        if offset >= 0:
+            return offset
+        # A real offset, so that a position taken before the first record is one to resume from.
+        low, high = watermarks(self._consumer, TopicPartition(self._name, partition), timeout_s)
+        return low if offset == OFFSET_BEGINNING else high
 
     def _read(self) -> None:
         behind = True

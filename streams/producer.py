@@ -53,6 +53,8 @@ def producer_config(settings: KafkaSettings, linger_ms: float) -> dict[str, Any]
         "partitioner": "murmur2_random",
         "message.max.bytes": DEAD_LETTER_BYTES_MAX + 65_536,
         "delivery.timeout.ms": 30_000,
+        # How long a topic may seem missing before it counts as missing.
+        "topic.metadata.propagation.max.ms": 2_000,
         "queue.buffering.max.kbytes": 262_144,
     }
 

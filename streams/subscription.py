@@ -52,11 +52,11 @@ class Subscription:
     @property
     def position(self) -> str:
         """Where to go on: the next offset of each partition, as JSON."""
-        return json.dumps(self._known())
+        return json.dumps(self._positions)
 
     def position_after(self, record: Record) -> str:
         """The position of somebody who has handled everything up to this record."""
-        return json.dumps(self._known() | {record.partition: record.offset + 1})
+        return json.dumps(self._positions | {record.partition: record.offset + 1})
 
     def note(self, record: Record) -> None:
         """Take a record as handled although the iterator will not be asked for the next one."""
@@ -113,7 +113,7 @@ class Subscription:
         self._bookmark: Bookmark | None = None
         if self._name is not None:
             self._bookmark = Bookmark(self._settings, self._topic, self._name)
-            kept = await asyncio.to_thread(self._bookmark.load, self._since == "earliest")
+            kept = await asyncio.to_thread(self._bookmark.load, self._since)
             start = kept | (self._resume or {})
         follower = Follower(self._settings, self._topic, start, self._partitions)
         try:
@@ -130,9 +130,6 @@ class Subscription:
     async def _keep(self) -> None:
         if self._bookmark is not None:
             await asyncio.to_thread(self._bookmark.save, dict(self._positions))
-
-    def _known(self) -> dict[int, int]:
-        return {partition: o for partition, o in self._positions.items() if o >= 0}
 
     def _event(self, record: Record) -> Any | None:
         if record.value is None:

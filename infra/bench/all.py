@@ -10,7 +10,8 @@ from infra.bench.first_token import bench_first_token
 from infra.bench.freshness import bench_freshness
 from infra.bench.publish import bench_publish
 from models.embedder import Embedder
-from models.engine.torch_engine import TorchEngine, TorchEngineOptions
+from models.engine.options import TorchEngineOptions
+from models.engine.torch_engine import TorchEngine
 from models.retrieval.faiss_index import FaissIndex
 from models.retrieval.passages import StoredPassage
 from models.retrieval.retriever import Retriever

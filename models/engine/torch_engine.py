@@ -6,8 +6,6 @@ import asyncio
 import queue
 import threading
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,44 +14,21 @@ from models.engine.batch_model import BatchModel
 from models.engine.chat import encode_chat
 from models.engine.detokenize import TextStream
 from models.engine.load import Loaded, load
+from models.engine.options import TorchEngineOptions
 from models.engine.protocol import GenerationRequest, Message, Piece
 from models.engine.sampling import Sampler
 from models.engine.scheduler import Scheduler, Sequence
-from schemas.errors import EventInvalid, GenerationFailed, SettingsInvalid
+from schemas.errors import EventInvalid, GenerationFailed
 
 Inbox = queue.SimpleQueue[Sequence | None]
 Outbox = asyncio.Queue[Piece | GenerationFailed]
 
 
-@dataclass(frozen=True, slots=True)
-class TorchEngineOptions:
-    """What the local engine runs and how. Raises SettingsInvalid.
-
-    `slots` requests run together, each with up to `context_tokens_max` tokens of prompt and answer;
-    keys and values take up to slots · context_tokens_max · (bytes per token; SmolLM2 in bfloat16:
-    23 kB) of memory. `threads` None leaves torch's choice.
-    """
-
-    cache_dir: Path
-    model: str = "smollm2"
-    slots: int = 8
-    context_tokens_max: int = 2048
-    device: str = "auto"
-    dtype: str = "auto"
-    threads: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.slots < 1 or self.context_tokens_max < 2 or (self.threads or 1) < 1:
-            raise SettingsInvalid(
-                "slots and threads must be 1 or more, context_tokens_max 2 or more.",
-                "Correct the engine's settings.",
-            )
-
-
 class TorchEngine:
     """An `Engine` over a Hugging Face causal model on this machine's CPU or GPU.
 
-    All methods belong to the event loop that `start` ran in.
+    All methods belong to the event loop that `start` ran in. On a CPU, no other thread of the
+    process should compute with torch: two OpenMP pools on the same cores halve each other's speed.
     """
 
     def __init__(self, options: TorchEngineOptions) -> None:

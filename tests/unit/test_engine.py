@@ -12,8 +12,9 @@ from tiny_model import build_tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from models.engine.batch_model import BatchModel
-from models.engine.protocol import GenerationRequest, Piece, SamplingParams
-from models.engine.torch_engine import TorchEngine, TorchEngineOptions
+from models.engine.options import TorchEngineOptions
+from models.engine.protocol import Engine, GenerationRequest, Piece, SamplingParams
+from models.engine.torch_engine import TorchEngine
 from schemas.errors import EventInvalid, GenerationFailed, ModelUnavailable, SettingsInvalid
 
 QUESTIONS = ["hello", "the river", "what carries the answers down to the sea?", "x", "🌊", "again"]
@@ -38,7 +39,7 @@ def tiny_engine(folder: Path, slots: int = 4, context_tokens_max: int = 512) -> 
 
 
 @pytest_asyncio.fixture
-async def engine(folder: Path) -> AsyncIterator[TorchEngine]:
+async def engine(folder: Path) -> AsyncIterator[Engine]:
     engine = tiny_engine(folder)
     await engine.start()
     yield engine
@@ -50,16 +51,16 @@ def request(question: str, **options: object) -> GenerationRequest:
     return GenerationRequest("r", ({"role": "user", "content": question},), params)
 
 
-async def read(engine: TorchEngine, request: GenerationRequest) -> list[Piece]:
+async def read(engine: Engine, request: GenerationRequest) -> list[Piece]:
     async with aclosing(engine.stream(request)) as stream:
         return [piece async for piece in stream]
 
 
-async def answer(engine: TorchEngine, question: str, **options: object) -> str:
+async def answer(engine: Engine, question: str, **options: object) -> str:
     return "".join(piece.text for piece in await read(engine, request(question, **options)))
 
 
-async def until(engine: TorchEngine, running: int, waiting: int = 0) -> None:
+async def until(engine: Engine, running: int, waiting: int = 0) -> None:
     async with asyncio.timeout(5):
         while (engine.running, engine.waiting) != (running, waiting):  # noqa: ASYNC110
             await asyncio.sleep(0.002)
@@ -94,7 +95,7 @@ def reference(folder: Path) -> Reference:
 
 @pytest.mark.asyncio
 async def test_a_batch_answers_like_generate_one_by_one(
-    engine: TorchEngine, reference: Reference
+    engine: Engine, reference: Reference
 ) -> None:
     # Six questions for four slots: two of them join when others leave.
     answers = await asyncio.gather(*(answer(engine, question) for question in QUESTIONS))
@@ -103,7 +104,7 @@ async def test_a_batch_answers_like_generate_one_by_one(
 
 @pytest.mark.asyncio
 async def test_answers_stay_exact_while_requests_join_and_leave(
-    engine: TorchEngine, reference: Reference
+    engine: Engine, reference: Reference
 ) -> None:
     lengths = [60, 3, 25, 1, 40, 9]
     tasks = []
@@ -115,7 +116,7 @@ async def test_answers_stay_exact_while_requests_join_and_leave(
 
 
 @pytest.mark.asyncio
-async def test_rows_grow_past_one_block(engine: TorchEngine, reference: Reference) -> None:
+async def test_rows_grow_past_one_block(engine: Engine, reference: Reference) -> None:
     question = "down to the sea " * 60
     texts = await asyncio.gather(*(answer(engine, q) for q in ("x", question)))
     assert engine.count_tokens(({"role": "user", "content": question},)) > 256
@@ -123,7 +124,7 @@ async def test_rows_grow_past_one_block(engine: TorchEngine, reference: Referenc
 
 
 @pytest.mark.asyncio
-async def test_pieces_count_tokens_and_the_last_says_why(engine: TorchEngine) -> None:
+async def test_pieces_count_tokens_and_the_last_says_why(engine: Engine) -> None:
     pieces = await read(engine, request("the river", max_tokens=12))
     counts = [piece.completion_tokens for piece in pieces]
     assert counts == sorted(set(counts))
@@ -134,9 +135,7 @@ async def test_pieces_count_tokens_and_the_last_says_why(engine: TorchEngine) ->
 
 
 @pytest.mark.asyncio
-async def test_an_end_token_finishes_and_is_not_shown(
-    engine: TorchEngine, reference: Reference
-) -> None:
+async def test_an_end_token_finishes_and_is_not_shown(engine: Engine) -> None:
     pieces = await read(engine, request("hello", max_tokens=200))
     assert pieces[-1].finish_reason == "stop"
     assert pieces[-1].completion_tokens < 200
@@ -144,7 +143,7 @@ async def test_an_end_token_finishes_and_is_not_shown(
 
 
 @pytest.mark.asyncio
-async def test_a_stop_string_ends_the_answer_before_it(engine: TorchEngine) -> None:
+async def test_a_stop_string_ends_the_answer_before_it(engine: Engine) -> None:
     whole = await answer(engine, "the river")
     stop = whole[10:13]
     pieces = await read(engine, request("the river", stop=(stop,)))
@@ -153,7 +152,7 @@ async def test_a_stop_string_ends_the_answer_before_it(engine: TorchEngine) -> N
 
 
 @pytest.mark.asyncio
-async def test_a_seed_gives_the_same_text_alone_and_in_company(engine: TorchEngine) -> None:
+async def test_a_seed_gives_the_same_text_alone_and_in_company(engine: Engine) -> None:
     options = {"temperature": 1.0, "top_p": 0.9, "seed": 11}
     alone = await answer(engine, "x", **options)
     company = [answer(engine, q, temperature=1.0, seed=i) for i, q in enumerate(QUESTIONS)]
@@ -178,7 +177,7 @@ async def test_closing_a_stream_frees_its_slot(folder: Path) -> None:
 
 @pytest.mark.asyncio
 async def test_cancelling_a_reader_frees_its_slot_or_its_place(
-    engine: TorchEngine, reference: Reference
+    engine: Engine, reference: Reference
 ) -> None:
     tasks = [asyncio.create_task(answer(engine, "the river", max_tokens=400)) for _ in range(9)]
     await until(engine, running=4, waiting=5)
@@ -206,7 +205,7 @@ async def test_a_prompt_without_room_for_an_answer_is_refused_with_both_numbers(
 
 
 @pytest.mark.asyncio
-async def test_messages_that_the_template_refuses_are_refused(engine: TorchEngine) -> None:
+async def test_messages_that_the_template_refuses_are_refused(engine: Engine) -> None:
     for messages in ((), ({"role": "judge", "content": "?"},)):
         with pytest.raises(EventInvalid):
             engine.stream(GenerationRequest("r", messages, SamplingParams()))
@@ -214,7 +213,7 @@ async def test_messages_that_the_template_refuses_are_refused(engine: TorchEngin
 
 @pytest.mark.asyncio
 async def test_a_failing_step_ends_its_requests_and_the_engine_goes_on(
-    engine: TorchEngine, reference: Reference, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decode = BatchModel.decode
 
@@ -228,6 +227,19 @@ async def test_a_failing_step_ends_its_requests_and_the_engine_goes_on(
     assert [pieces[-1].finish_reason for pieces in both] == ["error", "error"]
     assert both[0][-1].error == "RuntimeError: out of memory"
     assert await answer(engine, "x") == reference.answer("x")
+
+
+@pytest.mark.asyncio
+async def test_a_prompt_that_fails_leaves_the_running_ones_alone(
+    engine: Engine, reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = asyncio.create_task(answer(engine, "the river", max_tokens=400))
+    await until(engine, running=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchModel, "prefill", lambda model, row, tokens: 1 / 0)
+        failed = await read(engine, request("x"))
+    assert [piece.finish_reason for piece in failed] == ["error"]
+    assert await running == reference.answer("the river", 400)
 
 
 @pytest.mark.asyncio

@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import models.weights
 from infra.paths import cache_dir
+from models.engine.options import TorchEngineOptions
 from models.engine.protocol import GenerationRequest, SamplingParams
-from models.engine.torch_engine import TorchEngine, TorchEngineOptions
+from models.engine.torch_engine import TorchEngine
 from models.precision import best_dtype, choose_device, choose_dtype
 from models.weights import PACKAGE, PACKAGED_MODEL, convert_once, packaged_gguf, resolve_model
 from schemas.errors import ModelUnavailable, SettingsInvalid

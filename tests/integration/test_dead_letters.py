@@ -1,0 +1,116 @@
+"""Nothing unprocessable stops the flow (law 2), and an operator can replay it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import subprocess
+import sys
+from collections import Counter
+
+import confluent_kafka
+import msgspec
+import pytest
+from malformed import document_kinds, prompt_kinds
+from workers import Workers
+
+from headwater import Client, Retrieval, Sampling
+from schemas import codec
+from schemas.events import DeadLetter
+from schemas.topics import DEAD_LETTERS, DOCUMENTS, PROMPTS
+from streams.settings import KafkaSettings
+from streams.subscription import Subscription
+
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio]
+
+RECORDS = 1_000
+WAIT_S_MAX = 120
+
+
+async def letters(kafka: KafkaSettings) -> list[DeadLetter]:
+    async with Subscription(kafka, DEAD_LETTERS, since="earliest") as subscription:
+        return [
+            codec.decode(DEAD_LETTERS, record.value or b"")
+            async for record in subscription.present()
+        ]
+
+
+async def test_a_thousand_malformed_records_of_twenty_kinds_do_not_stop_the_flow(
+    river: KafkaSettings, agents: Workers
+) -> None:
+    before = len(await letters(river))
+    rng = random.Random(20)
+    sent: list[tuple[str, bytes | None, bytes]] = []
+    producer = confluent_kafka.Producer({"bootstrap.servers": river.bootstrap})
+    kinds = [(DOCUMENTS, kind) for kind in document_kinds()]
+    kinds += [(PROMPTS, kind) for kind in prompt_kinds()]
+    for number in range(RECORDS):
+        topic, kind = kinds[number % len(kinds)]
+        key, value = kind(rng)
+        name = river.topic_name(topic)
+        producer.produce(name, value, key)
+        producer.poll(0)
+        sent.append((name, key, value))
+    producer.flush()
+
+    async with Client(river) as client:
+        answer = await client.ask(
+            "Still there?", sampling=Sampling(max_tokens=4), retrieval=Retrieval(top_k=0)
+        )
+        assert (await answer.finished()).usage.completion_tokens == 4
+    async with asyncio.timeout(WAIT_S_MAX):
+        while len(found := await letters(river)) - before < RECORDS:
+            await asyncio.sleep(0.5)
+    fresh = found[before:]
+    assert Counter((x.topic, x.key, x.value or b"") for x in fresh) == Counter(sent)
+    assert all(letter.reason and letter.error == "EventInvalid" for letter in fresh)
+    # Offsets are unique: nothing was buried twice.
+    assert len({(x.topic, x.partition, x.offset) for x in fresh}) == RECORDS
+
+
+def headwater(kafka: KafkaSettings, *arguments: str) -> str:
+    env = {
+        "HEADWATER_KAFKA_BOOTSTRAP": kafka.bootstrap,
+        "HEADWATER_KAFKA_TOPIC_PREFIX": kafka.topic_prefix,
+    }
+    import os
+
+    done = subprocess.run(
+        [sys.executable, "-m", "infra.cli", *arguments],
+        env=os.environ | env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+async def test_dead_letters_are_listed_and_replayed_once(kafka: KafkaSettings) -> None:
+    """On a river without agents, so that the replayed record is seen as it was."""
+    letter = DeadLetter(
+        topic=kafka.topic_name(DOCUMENTS),
+        partition=0,
+        offset=3,
+        agent="ingest",
+        error="EventInvalid",
+        reason="for a test",
+        at_ms=1,
+        key=b"doc",
+        value=b'{"text": 1}',
+        headers=[("colour", b"blue"), ("none", None)],
+    )
+    producer = confluent_kafka.Producer({"bootstrap.servers": kafka.bootstrap})
+    producer.produce(kafka.topic_name(DEAD_LETTERS), msgspec.json.encode(letter), b"doc")
+    producer.flush()
+    listed = msgspec.json.decode(headwater(kafka, "dead-letters", "list", "--json"))
+    assert (listed["id"], listed["reason"]) == ("0@0", "for a test")
+
+    assert "replayed 0@0" in headwater(kafka, "dead-letters", "replay", "--all")
+    assert "nothing to replay" in headwater(kafka, "dead-letters", "replay", "--all")
+    assert "replayed 0@0" in headwater(kafka, "dead-letters", "replay", "0@0")
+    async with Subscription(kafka, DOCUMENTS, since="earliest") as subscription:
+        replayed = [record async for record in subscription.present()]
+    assert [(record.key, record.value) for record in replayed] == [(b"doc", b'{"text": 1}')] * 2
+    assert ("colour", b"blue") in replayed[0].headers

@@ -1,0 +1,49 @@
+"""Fixtures that integration, fault and end-to-end tests share: the broker starts once a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from broker import own_river, running_broker
+from tiny_model import build_tiny_model
+from workers import Workers, running_agents
+
+from infra.local_kafka import LocalKafka
+from streams.settings import KafkaSettings
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
+    """The broker of the whole run."""
+    with running_broker(tmp_path_factory.mktemp("kafka")) as kafka:
+        yield kafka
+
+
+@pytest.fixture
+def kafka(broker: LocalKafka) -> KafkaSettings:
+    """A river of this test's own on the shared broker, without agents."""
+    return own_river(broker.address)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model of 1 MB: real in all but the sense of what it says."""
+    return build_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="session")
+def river(broker: LocalKafka) -> KafkaSettings:
+    """The river of the shared agents."""
+    return own_river(broker.address)
+
+
+@pytest.fixture(scope="session")
+def agents(
+    river: KafkaSettings, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Workers]:
+    """One worker of each agent on the shared river."""
+    names = ("ingest", "retrieve", "generate")
+    with running_agents(river, tiny_model, names, tmp_path_factory.mktemp("agents")) as workers:
+        yield workers
