@@ -14,7 +14,7 @@ def event_id(record: Record, named: str | None) -> str:
     Raises EventInvalid where both exist and differ (a tombstone for the key would miss the event),
     or where the key cannot be an id.
     """
-    key = record.key_text
+    key = record.key_text or None  # Some clients send an empty key for none.
     if named is not None and key is not None and named != key:
         raise EventInvalid(
             f"The key is {key[:80]!r} but the event says {named[:80]!r}.",

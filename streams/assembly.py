@@ -34,7 +34,10 @@ class Assembly:
 
     def add(self, chunk: TokenChunk) -> Delta | None:
         """The text that this chunk adds for the reader, or None."""
-        if chunk.attempt < self._attempt or self.generation is not None:
+        if self.generation is not None:
+            return None
+        # The finished record is the truth whoever carries it, also a worker with a slow clock.
+        if chunk.attempt < self._attempt and chunk.generation is None:
             return None
         if chunk.attempt > self._attempt:
             self._attempt, self._attempt_text, self._index = chunk.attempt, "", 0

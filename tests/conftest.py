@@ -71,7 +71,8 @@ def _threads() -> list[threading.Thread]:
 
 
 def _processes() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+    children: list[psutil.Process] = psutil.Process().children(recursive=True)
+    return children
 
 
 def _left(find: Callable[[], set[T]]) -> set[T]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import subprocess
 import sys
@@ -41,6 +42,7 @@ async def test_a_thousand_malformed_records_of_twenty_kinds_do_not_stop_the_flow
     before = len(await letters(river))
     rng = random.Random(20)
     sent: list[tuple[str, bytes | None, bytes]] = []
+    refused: list[object] = []
     producer = confluent_kafka.Producer({"bootstrap.servers": river.bootstrap})
     kinds = [(DOCUMENTS, kind) for kind in document_kinds()]
     kinds += [(PROMPTS, kind) for kind in prompt_kinds()]
@@ -48,10 +50,11 @@ async def test_a_thousand_malformed_records_of_twenty_kinds_do_not_stop_the_flow
         topic, kind = kinds[number % len(kinds)]
         key, value = kind(rng)
         name = river.topic_name(topic)
-        producer.produce(name, value, key)
+        producer.produce(name, value, key, on_delivery=lambda error, _: refused.append(error))
         producer.poll(0)
         sent.append((name, key, value))
     producer.flush()
+    assert set(refused) == {None}
 
     async with Client(river) as client:
         answer = await client.ask(
@@ -59,7 +62,7 @@ async def test_a_thousand_malformed_records_of_twenty_kinds_do_not_stop_the_flow
         )
         assert (await answer.finished()).usage.completion_tokens == 4
     async with asyncio.timeout(WAIT_S_MAX):
-        while len(found := await letters(river)) - before < RECORDS:
+        while len(found := await letters(river)) - before < RECORDS:  # noqa: ASYNC110
             await asyncio.sleep(0.5)
     fresh = found[before:]
     assert Counter((x.topic, x.key, x.value or b"") for x in fresh) == Counter(sent)
@@ -73,8 +76,6 @@ def headwater(kafka: KafkaSettings, *arguments: str) -> str:
         "HEADWATER_KAFKA_BOOTSTRAP": kafka.bootstrap,
         "HEADWATER_KAFKA_TOPIC_PREFIX": kafka.topic_prefix,
     }
-    import os
-
     done = subprocess.run(
         [sys.executable, "-m", "infra.cli", *arguments],
         env=os.environ | env,

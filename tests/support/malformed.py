@@ -17,18 +17,23 @@ def _words(rng: random.Random, count: int = 5) -> str:
     return " ".join(rng.choice(["river", "lake", "sea", "stream"]) for _ in range(count))
 
 
+def _key(rng: random.Random) -> bytes:
+    """`documents` is compacted: the broker itself refuses records without a key."""
+    return b"key-%d" % rng.getrandbits(60)
+
+
 def document_kinds() -> list[Kind]:
     """Ten kinds for `documents`."""
     return [
-        lambda rng: (None, rng.randbytes(rng.randint(1, 200)) + b"\xff"),
-        lambda rng: (None, _words(rng).encode()),
-        lambda rng: (None, _json({"text": rng.randint(0, 9)})),
-        lambda rng: (None, _json({"title": _words(rng)})),
-        lambda rng: (None, _json([_words(rng)])),
-        lambda rng: (None, _json({"text": _words(rng)})[: -rng.randint(1, 5)]),
-        lambda rng: (None, _json({"text": _words(rng), "media_type": "image/png"})),
+        lambda rng: (_key(rng), rng.randbytes(rng.randint(1, 200)) + b"\xff"),
+        lambda rng: (_key(rng), _words(rng).encode()),
+        lambda rng: (_key(rng), _json({"text": rng.randint(0, 9)})),
+        lambda rng: (_key(rng), _json({"title": _words(rng)})),
+        lambda rng: (_key(rng), _json([_words(rng)])),
+        lambda rng: (_key(rng), _json({"text": _words(rng)})[: -rng.randint(1, 5)]),
+        lambda rng: (_key(rng), _json({"text": _words(rng), "media_type": "image/png"})),
         lambda rng: (b"key-a", _json({"text": _words(rng), "document_id": "key-b"})),
-        lambda rng: (None, _json({"text": "x" * (400_001 + rng.randint(0, 9))})),
+        lambda rng: (_key(rng), _json({"text": "x" * (400_001 + rng.randint(0, 9))})),
         lambda rng: (b"k" * (257 + rng.randint(0, 9)), _json({"text": _words(rng)})),
     ]
 

@@ -66,7 +66,7 @@ def _scalars(kind: inspect.Type) -> st.SearchStrategy[Any]:
             raise NotImplementedError(kind)
 
 
-def _sizes(kind: Any) -> dict[str, int]:
+def _sizes(kind: Any) -> dict[str, Any]:
     return {
         "min_size": kind.min_length or 0,
         "max_size": min(kind.max_length or _LENGTH_MAX, _LENGTH_MAX),

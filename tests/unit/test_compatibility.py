@@ -162,28 +162,36 @@ def test_every_contract_is_compatible_with_itself(topic: Topic) -> None:
     assert breaking_changes(topic.name, schema, deepcopy(schema)) == []
 
 
+def _limited(kind: Any, meta: msgspec.Meta) -> Any:
+    return Annotated[kind, meta]
+
+
+def _list_of(kind: Any) -> Any:
+    return list[kind]
+
+
+def _mapping_to(kind: Any) -> Any:
+    return dict[str, kind]
+
+
 # The types that fields of events have, and limits that fit each.
 PLAIN_TYPES = st.sampled_from([str, int, float, bool, bytes])
 FIELD_TYPES = st.recursive(
     PLAIN_TYPES
     | st.integers(1, 99).map(lambda n: msgspec.Meta(max_length=n)).map(lambda m: _limited(str, m))
     | st.integers(1, 99).map(lambda n: msgspec.Meta(ge=0, le=n)).map(lambda m: _limited(int, m)),
-    lambda inner: (
-        inner.map(lambda kind: list[kind])  # type: ignore[valid-type]
-        | inner.map(lambda kind: dict[str, kind])
-    ),  # type: ignore[valid-type]
+    lambda inner: inner.map(_list_of) | inner.map(_mapping_to),
     max_leaves=3,
 )
 FIELDS = st.dictionaries(st.sampled_from("abcdef"), FIELD_TYPES, min_size=1)
 
 
-def _limited(kind: type, meta: msgspec.Meta) -> Any:
-    return Annotated[kind, meta]
-
-
 def schema_of(fields: dict[str, Any], optional: dict[str, Any]) -> Schema:
     """The JSON Schema that msgspec gives for a struct of these fields."""
-    shape = [*fields.items(), *((name, kind | None, None) for name, kind in optional.items())]
+    shape: list[tuple[str, Any] | tuple[str, Any, Any]] = [
+        *fields.items(),
+        *((name, kind | None, None) for name, kind in optional.items()),
+    ]
     return msgspec.json.schema(msgspec.defstruct("Sample", shape))
 
 

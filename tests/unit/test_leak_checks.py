@@ -15,20 +15,20 @@ import asyncio, os, subprocess, sys, threading, time
 import pytest
 
 def test_a_thread():
-    threading.Thread(target=time.sleep, args=(4,)).start()
+    threading.Thread(target=time.sleep, args=(1.5,)).start()
 
 def test_a_thread_of_ours():
-    threading.Thread(target=time.sleep, args=(4,), name="headwater-x", daemon=True).start()
+    threading.Thread(target=time.sleep, args=(1.5,), name="headwater-x", daemon=True).start()
 
 def test_a_process():
-    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(4)"])
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1.5)"])
 
 def test_a_setting():
     os.environ["HEADWATER_KAFKA_BOOTSTRAP"] = "elsewhere:1"
 
 @pytest.mark.asyncio
 async def test_a_task():
-    asyncio.create_task(asyncio.sleep(4))
+    asyncio.create_task(asyncio.sleep(1.5))
 """
 CLEAN = """
 import asyncio, os, subprocess, sys, threading, time
