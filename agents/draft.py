@@ -107,13 +107,15 @@ def last_chunk(generation: Generation, attempt: int, index: int, text: str) -> T
     )
 
 
-async def write_answer(draft: Draft, engine: Engine, emit: Callable[[str], None]) -> None:
+async def write_answer(
+    draft: Draft, engine: Engine, passages_max: int, emit: Callable[[str], None]
+) -> None:
     """Let the engine answer; text goes to `emit` as it comes. Cancelling it frees the engine.
 
     What the engine refuses or fails at ends the draft with finish_reason `error`.
     """
     try:
-        request = make_request(draft, engine)
+        request = make_request(draft, engine, passages_max)
         async for piece in engine.stream(request):
             if piece.completion_tokens and draft.first_token_ms is None:
                 draft.first_token_ms = now_ms()
@@ -134,14 +136,14 @@ async def write_answer(draft: Draft, engine: Engine, emit: Callable[[str], None]
         draft.error = f"{type(error).__name__}: {error}"[: limits.REASON_CHARS_MAX]
 
 
-def make_request(draft: Draft, engine: Engine) -> GenerationRequest:
-    """The engine's request, with as many of the passages as fit; sets `draft.passages`."""
+def make_request(draft: Draft, engine: Engine, passages_max: int) -> GenerationRequest:
+    """The engine's request with the best passages, as many as fit; sets `draft.passages`."""
     prompt = draft.context.prompt
     messages: list[ChatMessage] = [
         {"role": message.role, "content": message.content} for message in prompt.messages
     ]
     answer_tokens = min(prompt.sampling.max_tokens, int(engine.context_tokens_max * _ANSWER_SHARE))
-    texts = [passage.text for passage in draft.context.passages]
+    texts = [passage.text for passage in draft.context.passages[:passages_max]]
     fitting = fit_passages(
         messages, texts, engine.count_tokens, engine.context_tokens_max - answer_tokens - 1
     )

@@ -149,7 +149,7 @@ class Generate:
         self, flight: InFlight, finals: Finals, attempt: int
     ) -> tuple[Generation, int]:
         """Answer and commit; returns the finished record and the index of the next chunk."""
-        engine = self._engine
+        engine, passages_max = self._engine, self._settings.passages_shown_max
         draft = Draft(flight.context, engine.model, engine.model_version, attempt)
 
         async def send(index: int, text: str) -> None:
@@ -158,7 +158,9 @@ class Generate:
         # 2.
         sender = ChunkSender(send, self._settings.chunk_interval_ms)
         try:
-            await self._unless_cancelled(flight, write_answer(draft, engine, sender.add))
+            await self._unless_cancelled(
+                flight, write_answer(draft, engine, passages_max, sender.add)
+            )
         finally:
             chunks = await sender.finish()
         # 3.

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.cache import user_cache_dir
 from models.documents import PASSAGE_TOKENS_MAX
+from schemas.limits import TOP_K_MAX
 
 
 class WorkerSettings(BaseSettings):
@@ -78,6 +79,12 @@ class GenerateSettings(BaseSettings):
     threads: int | None = Field(None, ge=1, description="CPU threads; default: torch's choice")
     slots: int = Field(8, ge=1, description="answers generated together")
     context_tokens_max: int = Field(2048, ge=64, description="prompt and answer together")
+    passages_max: int | None = Field(
+        None,
+        ge=0,
+        description="passages shown to the model; default: 1 for `smollm2`, which answers worse "
+        "from more, else all that fit",
+    )
     in_flight_max: int = Field(256, ge=1, description="prompts taken on before reading pauses")
     cache_dir: Path = Field(
         default_factory=user_cache_dir,
@@ -85,3 +92,10 @@ class GenerateSettings(BaseSettings):
         description="where converted weights are kept",
     )
     chunk_interval_ms: float = Field(20.0, ge=0, description="least time between two chunks")
+
+    @property
+    def passages_shown_max(self) -> int:
+        """`passages_max`, or what suits the model."""
+        if self.passages_max is not None:
+            return self.passages_max
+        return 1 if self.model == "smollm2" else TOP_K_MAX

@@ -7,10 +7,8 @@ from typing import Final
 
 ChatMessage = Mapping[str, str]
 
-_WITH_PASSAGES: Final = (
-    "Answer the question from the numbered passages below, briefly and in your own sentence. "
-    "If they do not hold the answer, say that you do not know."
-)
+# Of eleven wordings the one that SmolLM2-135M answered best from; docs/LOG.md has the figures.
+_ASK: Final = "Using the text above, answer the question: "
 # Five words in a row that also stand in a passage are no coincidence.
 _SHARED_WORDS: Final = 5
 
@@ -26,7 +24,7 @@ def build_messages(
         return tuple(messages)
     numbered = "\n\n".join(f"[{n}] {text}" for n, text in enumerate(passages, start=1))
     *earlier, last = messages
-    content = f"{_WITH_PASSAGES}\n\n{numbered}\n\nQuestion: {last['content']}"
+    content = f"{numbered}\n\n{_ASK}{last['content']}"
     return (*earlier, {"role": last["role"], "content": content})
 
 

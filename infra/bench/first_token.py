@@ -66,7 +66,7 @@ async def _in_process(
     vectors = await asyncio.to_thread(embedder.embed, [question])
     (found,) = retriever.search([question], vectors, _TOP_K)
     context = Context(ids.new_id("prompt"), prompt, [found_passage(item) for item in found], 0, 0)
-    request = make_request(Draft(context, engine.model, engine.model_version, 0), engine)
+    request = make_request(Draft(context, engine.model, engine.model_version, 0), engine, _TOP_K)
     first_ms = None
     async with aclosing(engine.stream(request)) as pieces:
         async for piece in pieces:

@@ -55,7 +55,7 @@ async def passages_for(client: Client, question: str, **wanted: Any) -> list[Any
 async def until_absent(client: Client, question: str, document_id: str) -> None:
     """Deletions report no freshness: ask until the passages are gone."""
     async with asyncio.timeout(WAIT_S_MAX):
-        while document_id in [p.document_id for p in await passages_for(client, question)]:
+        while document_id in [p.document_id for p in await passages_for(client, question)]:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
 
 

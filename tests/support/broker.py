@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -14,33 +12,51 @@ from uuid import uuid4
 from ports import free_ports
 
 from infra.local_kafka import LocalKafka
+from infra.part import Part
 from infra.provision import provision
+from infra.supervisor import Supervisor
 from streams.admin import create_topics
 from streams.settings import KafkaSettings
 
-READY_S_MAX = 60.0
-STOP_S_MAX = 20.0
-
 
 @contextmanager
-def running_broker(data_dir: Path) -> Iterator[LocalKafka]:
-    """One node, started once and stopped at the end."""
+def running(parts: Sequence[Part], data_dir: Path) -> Iterator[Supervisor]:
+    """Supervised processes beside tests that have event loops of their own.
+
+    The supervisor's lifeline ends them even when the test run itself is killed.
+    """
+    started, end = threading.Event(), threading.Event()
+    failures: list[BaseException] = []
+    supervisor = Supervisor(parts, data_dir, deaths_max=20)
+
+    async def until_end() -> None:
+        started.set()
+        await asyncio.to_thread(end.wait)
+
+    def supervise() -> None:
+        try:
+            asyncio.run(supervisor.run(until_end))
+        except BaseException as error:
+            failures.append(error)
+            started.set()
+
+    thread = threading.Thread(target=supervise, name="test-supervisor")
+    thread.start()
+    started.wait()
+    try:
+        if failures:
+            raise failures[0]
+        yield supervisor
+    finally:
+        end.set()
+        thread.join()
+
+
+def prepared_broker(data_dir: Path) -> LocalKafka:
+    """A node on free ports, ready to be started."""
     kafka = LocalKafka(provision(), data_dir, *free_ports(2))
     kafka.prepare()
-    with (data_dir / "broker.log").open("wb") as log:
-        process = subprocess.Popen(
-            kafka.command(), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        try:
-            asyncio.run(kafka.wait_ready(READY_S_MAX))
-            yield kafka
-        finally:
-            process.terminate()
-            try:
-                process.wait(STOP_S_MAX)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+    return kafka
 
 
 def own_river(bootstrap: str) -> KafkaSettings:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from broker import own_river, running_broker
+from broker import own_river, prepared_broker, running
 from tiny_model import build_tiny_model
-from workers import Workers, running_agents
+from workers import Workers, agent_parts
 
 from infra.local_kafka import LocalKafka
 from streams.settings import KafkaSettings
@@ -17,7 +17,9 @@ from streams.settings import KafkaSettings
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
     """The broker of the whole run."""
-    with running_broker(tmp_path_factory.mktemp("kafka")) as kafka:
+    folder = tmp_path_factory.mktemp("kafka")
+    kafka = prepared_broker(folder)
+    with running([kafka.part()], folder):
         yield kafka
 
 
@@ -44,6 +46,6 @@ def agents(
     river: KafkaSettings, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Workers]:
     """One worker of each agent on the shared river."""
-    names = ("ingest", "retrieve", "generate")
-    with running_agents(river, tiny_model, names, tmp_path_factory.mktemp("agents")) as workers:
-        yield workers
+    folder = tmp_path_factory.mktemp("agents")
+    with running(agent_parts(river, tiny_model), folder) as supervisor:
+        yield Workers(supervisor, folder)

@@ -30,7 +30,7 @@ def test_passages_are_numbered_before_the_question() -> None:
     content = last["content"]
     places = [content.index(part) for part in (f"[1] {BOILING}", f"[2] {FREEZING}")]
     assert places == sorted(places)
-    assert content.endswith("Question: When does water boil?")
+    assert content.endswith("question: When does water boil?")
 
 
 def test_without_passages_the_conversation_is_as_it_was() -> None:
