@@ -9,8 +9,11 @@ ChatMessage = Mapping[str, str]
 
 # Of eleven wordings the one that SmolLM2-135M answered best from; docs/LOG.md has the figures.
 _ASK: Final = "Using the text above, answer the question: "
-# Five words in a row that also stand in a passage are no coincidence.
-_SHARED_WORDS: Final = 5
+# So many words in a row that also stand in a passage are no coincidence.
+_SHARED_WORDS: Final = 4
+# Nor is it when most of the longer words of an answer stand in one passage.
+_LONG_WORD_CHARS: Final = 5
+_LONG_WORDS_SHARE: Final = 0.6
 
 
 def build_messages(
@@ -42,18 +45,29 @@ def fit_passages(
 
 
 def cited_passages(answer: str, passages: Sequence[str]) -> list[int]:
-    """1-based numbers of the passages that an answer names as `[n]` or plainly repeats."""
-    runs = _runs(answer)
+    """1-based numbers of the passages that an answer names as `[n]` or plainly draws on."""
+    words = _words(answer)
     return [
         number
         for number, text in enumerate(passages, start=1)
-        if f"[{number}]" in answer or not runs.isdisjoint(_runs(text))
+        if f"[{number}]" in answer or _draws_on(words, _words(text))
     ]
 
 
-def _runs(text: str) -> set[tuple[str, ...]]:
-    words = ["".join(filter(str.isalnum, word)).lower() for word in text.split()]
-    words = [word for word in words if word]
+def _draws_on(answer: Sequence[str], passage: Sequence[str]) -> bool:
+    if not _runs(answer).isdisjoint(_runs(passage)):
+        return True
+    long_words = {word for word in answer if len(word) >= _LONG_WORD_CHARS}
+    shared = long_words & set(passage)
+    return len(shared) > 1 and len(shared) >= _LONG_WORDS_SHARE * len(long_words)
+
+
+def _words(text: str) -> list[str]:
+    words = ("".join(filter(str.isalnum, word)).lower() for word in text.split())
+    return [word for word in words if word]
+
+
+def _runs(words: Sequence[str]) -> set[tuple[str, ...]]:
     return {
         tuple(words[start : start + _SHARED_WORDS])
         for start in range(len(words) - _SHARED_WORDS + 1)

@@ -68,9 +68,9 @@ def demo(
 
 def agent(name: Annotated[str, typer.Argument(help=", ".join(AGENTS))]) -> None:
     """Run one worker of an agent in the foreground."""
-    # Read when torch is loaded. Threads that spin at barriers take the cores from the other
-    # agents of a small machine: embedding fell from 170 to 10 texts/s beside a busy process.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Read when torch is loaded. Threads that spin long at barriers lose the cores to the other
+    # agents of a small machine, threads that never spin halve the engine's speed (docs/LOG.md).
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     if name == "ingest":
         from agents.ingest import main
     elif name == "retrieve":
