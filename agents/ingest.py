@@ -55,7 +55,8 @@ class Ingest:
         self._embedder = embedder
         self._settings = settings
         self._producer = Producer(kafka)
-        self._partitions: dict[int, tuple[FencedWriter, WrittenPassages]] = {}
+        self._owned: set[int] = set()
+        self._partitions: dict[int, asyncio.Task[tuple[FencedWriter, WrittenPassages]]] = {}
         self.intake = Intake()
         self.ready = asyncio.Event()
 
@@ -73,8 +74,12 @@ class Ingest:
 
     def owns(self, partitions: set[int]) -> None:
         """The partitions of `documents` that this worker has from now on."""
+        self._owned = partitions
         for lost in set(self._partitions) - partitions:
             self._partitions.pop(lost)
+        for taken_on in partitions:
+            # Before the first document comes, which would wait for it.
+            self._taking_over(taken_on)
 
     async def close(self) -> None:
         """Leave the broker."""
@@ -107,24 +112,30 @@ class Ingest:
         return np.split(vectors, ends[:-1]) if splits else []
 
     async def _write(self, partition: int, work: list[tuple[Split, np.ndarray]]) -> None:
-        try:
-            if partition not in self._partitions:
-                self._partitions[partition] = await self._take_over(partition)
-            writer, written = self._partitions[partition]
-            records = [
-                record
-                for split, embeddings in work
-                for record in self._records(split, embeddings, written)
-            ]
-            if records:
-                await writer.write(records)
-        except Fenced as error:
-            # Its new owner reads the same documents again from the committed offset.
-            log.warning("%s", error)
-            self._partitions.pop(partition, None)
-            return
+        while True:
+            try:
+                writer, written = await self._taking_over(partition)
+                records = [
+                    record
+                    for split, embeddings in work
+                    for record in self._records(split, embeddings, written)
+                ]
+                if records:
+                    await writer.write(records)
+                break
+            except Fenced as error:
+                log.warning("%s", error)
+                self._partitions.pop(partition, None)
+                if partition not in self._owned:
+                    # Its new owner reads the same documents again from the committed offset.
+                    return
         for split, _ in work:
             await split.taken.done()
+
+    def _taking_over(self, partition: int) -> asyncio.Task[tuple[FencedWriter, WrittenPassages]]:
+        if partition not in self._partitions:
+            self._partitions[partition] = asyncio.create_task(self._take_over(partition))
+        return self._partitions[partition]
 
     async def _take_over(self, partition: int) -> tuple[FencedWriter, WrittenPassages]:
         writer = FencedWriter(self._kafka, f"ingest.{partition}")

@@ -5,8 +5,11 @@ All are optional for readers: a record from somebody's console producer has none
 
 from __future__ import annotations
 
-import os
+import random
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import count
 from typing import Final
 
 from schemas.topics import Topic
@@ -15,6 +18,7 @@ Headers = list[tuple[str, bytes]]
 
 TYPE_PREFIX: Final = "io.headwater."
 CONTENT_TYPE: Final = b"application/json"
+_RECORDS_OF_ONE_TIME: Final = 256
 
 
 def event_type(topic: Topic) -> str:
@@ -28,14 +32,27 @@ def make_headers(
 ) -> Headers:
     """Headers of a new record; without `traceparent` a new trace begins here."""
     return [
-        ("ce_specversion", b"1.0"),
         ("ce_id", event_id.encode()),
+        ("ce_specversion", b"1.0"),
         ("ce_type", _type_bytes(topic)),
         ("ce_source", source.encode()),
-        ("ce_time", _now_iso().encode()),
         ("content-type", CONTENT_TYPE),
+        ("ce_time", _now_iso()),
         ("traceparent", (traceparent or new_traceparent()).encode()),
     ]
+
+
+def header_series(topic: Topic, source: str, group: str) -> Iterator[Headers]:
+    """Headers of one record after another that are published by one operation.
+
+    They share its trace, as OpenTelemetry's messaging conventions allow for batches, and a time
+    that is made anew every so many records. `group` is an id; the events' ids count on from it.
+    """
+    trace, prefix = new_traceparent(), group.encode()
+    for first in count(0, _RECORDS_OF_ONE_TIME):
+        _, *shared = make_headers(topic, group, source, trace)
+        for number in range(first, first + _RECORDS_OF_ONE_TIME):
+            yield [*shared, ("ce_id", b"%b-%d" % (prefix, number))]
 
 
 def header(headers: list[tuple[str, bytes | None]] | None, name: str) -> str | None:
@@ -51,7 +68,8 @@ def header(headers: list[tuple[str, bytes | None]] | None, name: str) -> str | N
 
 def new_traceparent() -> str:
     """A sampled root span (W3C Trace Context, section 3.2)."""
-    return f"00-{os.urandom(16).hex()}-{os.urandom(8).hex()}-01"
+    digits = f"{_random_bits(192) | _NEVER_ZERO:048x}"
+    return f"00-{digits[:32]}-{digits[32:]}-01"
 
 
 def child_traceparent(parent: str | None) -> str:
@@ -59,7 +77,7 @@ def child_traceparent(parent: str | None) -> str:
     if parent is None or not _well_formed(parent):
         return new_traceparent()
     version, trace_id, _, flags = parent.split("-")
-    return f"{version}-{trace_id}-{os.urandom(8).hex()}-{flags}"
+    return f"{version}-{trace_id}-{_random_bits(64) | 1:016x}-{flags}"
 
 
 def trace_id(traceparent: str | None) -> str | None:
@@ -86,5 +104,19 @@ def _type_bytes(topic: Topic) -> bytes:
 _TYPE_BYTES: dict[str, bytes] = {}
 
 
-def _now_iso() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _now_iso() -> bytes:
+    """UTC now to the millisecond, formatted once for all records of the same second."""
+    global _second
+    now_ms = time.time_ns() // 1_000_000
+    seconds, milliseconds = divmod(now_ms, 1_000)
+    if _second[0] != seconds:
+        _second = seconds, datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return b"%b.%03dZ" % (_second[1].encode(), milliseconds)
+
+
+# The second and its text change together, as one reference, so threads need no lock.
+_second: tuple[int, str] = (0, "")
+# Ids of traces must be unique, not secret: a generator seeded by the system is enough.
+_random_bits = random.Random().getrandbits
+# Neither the trace id nor the span id may be all zeros.
+_NEVER_ZERO: Final = (1 << 64) | 1

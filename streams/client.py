@@ -9,11 +9,12 @@ from typing import Any
 import msgspec
 
 from schemas import codec, headers, ids
-from schemas.errors import EventInvalid, RecordTooLarge
+from schemas.errors import EventInvalid
 from schemas.events import Document, Event, Feedback, Message, Prompt, Retrieval, Sampling
 from schemas.topics import BY_NAME, DOCUMENTS, FEEDBACK, PROMPTS, Topic
 from streams.admin import check_connection
 from streams.answer import Answer
+from streams.bulk_producer import BulkProducer
 from streams.producer import Delivered, Outgoing, Producer
 from streams.replies import Replies
 from streams.settings import KafkaSettings, load
@@ -33,6 +34,7 @@ class Client:
         self.settings = settings or load(KafkaSettings)
         self._source = source
         self._replies: Replies | None = None
+        self._bulk: BulkProducer | None = None
         self._lock = asyncio.Lock()
 
     async def __aenter__(self) -> Client:
@@ -55,7 +57,7 @@ class Client:
 
     async def publish_documents(self, documents: Iterable[Document]) -> int:
         """Publish many documents at the full rate of the broker; returns how many."""
-        return await self._producer.send_all(self._outgoing(DOCUMENTS, documents, "document_id"))
+        return await self._send_all(DOCUMENTS, self._documents(documents))
 
     async def delete_document(self, document_id: str) -> None:
         """Make a document and its passages irretrievable."""
@@ -69,7 +71,7 @@ class Client:
 
     async def publish_prompts(self, prompts: Iterable[Prompt]) -> int:
         """Publish many prompts, each with a prompt_id of its own or a new one; returns how many."""
-        return await self._producer.send_all(self._outgoing(PROMPTS, prompts, "prompt_id"))
+        return await self._send_all(PROMPTS, self._prompts(prompts))
 
     async def ask(
         self,
@@ -149,22 +151,32 @@ class Client:
     ) -> Delivered:
         return await self._producer.send(self._record(topic, key, event, traceparent))
 
-    def _outgoing(self, topic: Topic, events: Iterable[Event], id_field: str) -> Iterator[Outgoing]:
-        kind = topic.event.__name__.lower()
-        for event in events:
-            yield self._record(topic, getattr(event, id_field) or ids.new_id(kind), event)
+    async def _send_all(
+        self, topic: Topic, records: Iterable[tuple[str, bytes, headers.Headers]]
+    ) -> int:
+        async with self._lock:
+            if self._bulk is None:
+                self._bulk = await asyncio.to_thread(BulkProducer, self.settings)
+            return await asyncio.to_thread(self._bulk.send_all, topic, records)
+
+    def _documents(
+        self, documents: Iterable[Document]
+    ) -> Iterator[tuple[str, bytes, headers.Headers]]:
+        checked = codec.checked
+        series = headers.header_series(DOCUMENTS, self._source, ids.new_id("event"))
+        for document, made in zip(documents, series, strict=False):
+            yield document.document_id or ids.new_id("document"), checked(DOCUMENTS, document), made
+
+    def _prompts(self, prompts: Iterable[Prompt]) -> Iterator[tuple[str, bytes, headers.Headers]]:
+        for prompt in prompts:
+            # A trace of its own for each: it joins all that comes of this prompt.
+            made = headers.make_headers(PROMPTS, ids.new_id("event"), self._source)
+            yield prompt.prompt_id or ids.new_id("prompt"), codec.checked(PROMPTS, prompt), made
 
     def _record(
         self, topic: Topic, key: str, event: Event | None, traceparent: str | None = None
     ) -> Outgoing:
-        value = None if event is None else codec.encode(event)
-        if value is not None and len(value) > topic.record_bytes_max:
-            raise RecordTooLarge(
-                f"{key} has {len(value):,} bytes; {topic.name} takes {topic.record_bytes_max:,}.",
-                "Split it into smaller events.",
-            )
-        if value is not None:
-            codec.decode(topic, value)  # Limits are enforced by decoding, as every reader does.
+        value = None if event is None else codec.checked(topic, event)
         event_id = ids.new_id("event")
         return Outgoing(
             topic, key, value, headers.make_headers(topic, event_id, self._source, traceparent)

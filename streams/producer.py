@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import confluent_kafka
+import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from schemas.errors import HeadwaterError
@@ -31,8 +30,7 @@ class Delivered:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(msgspec.Struct, frozen=True):
     """One record to send; `partition` None lets the key decide, `value` None is a tombstone."""
 
     topic: Topic
@@ -86,49 +84,11 @@ class Producer:
             await asyncio.sleep(_QUEUE_FULL_WAIT_S)
         return await done
 
-    async def send_all(self, records: Iterable[Outgoing]) -> int:
-        """Send many records; returns their number once the broker has all of them.
-
-        The first failure is raised after the rest has settled. The iterable runs in a thread.
-        """
-        return await asyncio.to_thread(self._send_all, records)
-
     async def close(self) -> None:
         """Wait for what is in flight, then stop the thread."""
         await asyncio.to_thread(self._producer.flush, _CLOSE_S_MAX)
         self._open = False
         await asyncio.to_thread(self._thread.join)
-
-    def _send_all(self, records: Iterable[Outgoing]) -> int:
-        failures: list[tuple[KafkaError, str]] = []
-        acknowledged = 0
-        finished = threading.Event()
-        sent: int | None = None
-
-        def delivered(error: KafkaError | None, message: Message) -> None:
-            nonlocal acknowledged
-            if error is not None:
-                failures.append((error, message.topic() or ""))
-            acknowledged += 1
-            if acknowledged == sent:
-                finished.set()
-
-        count = 0
-        for record in records:
-            while not self._try_produce(record, delivered):
-                time.sleep(_QUEUE_FULL_WAIT_S)
-            count += 1
-        sent = count
-        if acknowledged < sent:
-            self._wait(finished, lambda: acknowledged == sent)
-        if failures:
-            raise explain(failures[0][0], self._settings.bootstrap, failures[0][1])
-        return count
-
-    def _wait(self, finished: threading.Event, done: Any) -> None:
-        # The last callback may have run between the count and the wait.
-        while not done() and not finished.wait(0.05):
-            pass
 
     def _try_produce(self, record: Outgoing, delivered: Any) -> bool:
         """False when the local queue is full, for the caller to wait in its own way."""

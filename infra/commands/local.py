@@ -68,9 +68,7 @@ def demo(
 
 def agent(name: Annotated[str, typer.Argument(help=", ".join(AGENTS))]) -> None:
     """Run one worker of an agent in the foreground."""
-    # Read when torch is loaded. Threads that spin long at barriers lose the cores to the other
-    # agents of a small machine, threads that never spin halve the engine's speed (docs/LOG.md).
-    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+    limit_spinning()
     if name == "ingest":
         from agents.ingest import main
     elif name == "retrieve":
@@ -80,6 +78,15 @@ def agent(name: Annotated[str, typer.Argument(help=", ".join(AGENTS))]) -> None:
     else:
         raise SettingsInvalid(f"There is no agent {name!r}.", f"The agents: {', '.join(AGENTS)}.")
     main()
+
+
+def limit_spinning() -> None:
+    """Set how long OpenMP's threads spin at barriers; read when torch is loaded.
+
+    Long spinning loses the cores to the other agents of a small machine, and threads that never
+    spin halve the engine's speed (docs/LOG.md).
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 
 def doctor(as_json: AsJson = False) -> None:

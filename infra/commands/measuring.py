@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from infra.commands.local import fetched, free_ports, supervised
+from infra.commands.local import fetched, free_ports, limit_spinning, supervised
 from infra.commands.shell import AsJson, err, out, print_json, run
 from infra.river import AGENTS, local_river
 from schemas.errors import SettingsInvalid
@@ -63,6 +63,8 @@ def bench(
         raise SettingsInvalid(
             f"There is no benchmark {', '.join(unknown)}.", f"They are {', '.join(BENCHMARKS)}."
         )
+
+    limit_spinning()
 
     async def work(kafka: KafkaSettings) -> dict[str, Any]:
         from infra.bench.all import run_benchmarks
