@@ -21,7 +21,7 @@ log = logging.getLogger("headwater.dead_letters")
 
 async def bury(producer: Producer, record: Record, agent: str, error: Exception) -> None:
     """Publish a record as a dead letter; returns once the broker has it."""
-    letter = _letter(record, agent, error)
+    letter = make_letter(record, agent, error)
     log.warning("dead letter %s/%d@%d: %s", record.topic, record.partition, record.offset, error)
     event_id = ids.record_id(record.topic, record.partition, record.offset)
     trace = headers.child_traceparent(headers.header(record.headers, "traceparent"))
@@ -35,7 +35,8 @@ async def bury(producer: Producer, record: Record, agent: str, error: Exception)
     )
 
 
-def _letter(record: Record, agent: str, error: Exception) -> DeadLetter:
+def make_letter(record: Record, agent: str, error: Exception) -> DeadLetter:
+    """What `bury` publishes; a value that would not fit is left out."""
     kept = len(record.value or b"") <= _KEPT_BYTES_MAX
     reason = error.message if isinstance(error, HeadwaterError) else f"{error}"
     if not kept:
@@ -51,4 +52,5 @@ def _letter(record: Record, agent: str, error: Exception) -> DeadLetter:
         key=record.key,
         value=record.value if kept else None,
         headers=record.headers,
+        value_kept=kept,
     )

@@ -61,7 +61,8 @@ class Finals:
             read_at, self._kafka, GENERATIONS, self._partition, place.offset
         )
         generation: Generation = codec.decode(GENERATIONS, record.value or b"")
-        return generation
+        # Where retention has removed the record, the next one kept is somebody else's answer.
+        return generation if generation.prompt_id == prompt_id else None
 
     async def publish(self, generation: Generation, made_headers: list[tuple[str, bytes]]) -> None:
         """Write a finished record durably. Raises Fenced when another worker owns the partition."""
@@ -73,7 +74,9 @@ class Finals:
             self._partition,
         )
         (delivered,) = await self._writer.write([record])
-        self._remember(generation.prompt_id, delivered.offset, generation.timings.finished_ms)
+        place = _Place(delivered.offset, generation.timings.finished_ms)
+        self._finished[generation.prompt_id] = place
+        self._forget_oldest()
 
     async def close(self) -> None:
         await self._writer.close()
@@ -84,15 +87,17 @@ class Finals:
         )
         follower = Follower(self._kafka, GENERATIONS, {self._partition: start}, [self._partition])
         await follower.open()
+        found: dict[str, _Place] = {}
         try:
             async for record in follower.until_caught_up():
-                self._remember(record.key_text or "", record.offset, record.timestamp_ms)
+                found[record.key_text or ""] = _Place(record.offset, record.timestamp_ms)
         finally:
             await follower.close()
+        # Oldest first; what was published meanwhile comes last.
+        self._finished = found | self._finished
         self._known_since_ms = since_ms
 
-    def _remember(self, prompt_id: str, offset: int, timestamp_ms: int) -> None:
-        self._finished[prompt_id] = _Place(offset, timestamp_ms)
+    def _forget_oldest(self) -> None:
         while len(self._finished) > _REMEMBERED_MAX:
             oldest = next(iter(self._finished))
             # What is forgotten here is read back if ever a prompt of that age comes again.

@@ -94,6 +94,7 @@ class Generate:
 
     def owns(self, partitions: set[int]) -> None:
         """The partitions of `contexts` that this worker has from now on."""
+        self.intake.owns(partitions)
         self._owned = partitions
         for taken_on in partitions:
             # Opened before the first prompt comes, which would wait for it.
@@ -117,6 +118,9 @@ class Generate:
         trace = headers.child_traceparent(headers.header(taken.record.headers, "traceparent"))
         earlier = self._in_flight.get(context.prompt_id)
         flight = InFlight(taken, context, trace, earlier.task if earlier else None)
+        if earlier is not None:
+            # Whoever cancels the one means the other too.
+            flight.cancelled = earlier.cancelled
         self._in_flight[context.prompt_id] = flight
         return flight
 
@@ -125,6 +129,9 @@ class Generate:
         try:
             if flight.twin is not None:
                 await asyncio.wait({flight.twin})
+            if partition not in self._owned:
+                # To open its finals would fence the new owner.
+                return
             finals = await self._finals_of(partition)
             # 1. A predecessor, or a twin of this record, may have finished it.
             generation = await finals.find(context.prompt_id, context.prompted_ms)
@@ -139,7 +146,6 @@ class Generate:
         except Fenced as error:
             # The new owner reads this prompt again from the committed offset.
             log.warning("%s", error)
-            self._finals.pop(partition, None)
         finally:
             if self._in_flight.get(context.prompt_id) is flight:
                 del self._in_flight[context.prompt_id]
@@ -173,19 +179,18 @@ class Generate:
     ) -> Generation:
         """Commit the finished record; where another got there first, its record counts."""
         partition = flight.taken.record.partition
-        try:
-            await finals.publish(generation, made)
-            return generation
-        except Fenced:
-            if partition not in self._owned:
-                raise
-        # Ours again after a rebalance, or the broker gave up a transaction that took too long.
-        self._finals.pop(partition, None)
-        finals = await self._finals_of(partition)
-        found = await finals.find(generation.prompt_id, generation.timings.prompted_ms)
-        if found is None:
-            await finals.publish(generation, made)
-        return found or generation
+        while True:
+            try:
+                await finals.publish(generation, made)
+                return generation
+            except Fenced:
+                if partition not in self._owned:
+                    raise
+            # Ours again after a rebalance, or the broker gave up a transaction that took too long.
+            finals = await self._finals_after(partition, finals)
+            found = await finals.find(generation.prompt_id, generation.timings.prompted_ms)
+            if found is not None:
+                return found
 
     async def _unless_cancelled(
         self, flight: InFlight, writing: Coroutine[None, None, None]
@@ -203,6 +208,13 @@ class Generate:
 
     async def _finals_of(self, partition: int) -> Finals:
         return await asyncio.shield(self._opening_finals(partition))
+
+    async def _finals_after(self, partition: int, fenced: Finals) -> Finals:
+        # Only the first of the answers that were fenced opens anew: that fences all before it.
+        opening = self._finals.get(partition)
+        if opening is not None and await asyncio.shield(opening) is fenced:
+            self._finals.pop(partition, None)
+        return await self._finals_of(partition)
 
     def _opening_finals(self, partition: int) -> asyncio.Task[Finals]:
         if partition not in self._finals:

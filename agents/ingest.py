@@ -74,6 +74,7 @@ class Ingest:
 
     def owns(self, partitions: set[int]) -> None:
         """The partitions of `documents` that this worker has from now on."""
+        self.intake.owns(partitions)
         self._owned = partitions
         for lost in set(self._partitions) - partitions:
             self._partitions.pop(lost)
@@ -112,23 +113,26 @@ class Ingest:
         return np.split(vectors, ends[:-1]) if splits else []
 
     async def _write(self, partition: int, work: list[tuple[Split, np.ndarray]]) -> None:
-        while True:
-            try:
-                writer, written = await self._taking_over(partition)
-                records = [
-                    record
-                    for split, embeddings in work
-                    for record in self._records(split, embeddings, written)
-                ]
-                if records:
-                    await writer.write(records)
-                break
-            except Fenced as error:
-                log.warning("%s", error)
-                self._partitions.pop(partition, None)
-                if partition not in self._owned:
-                    # Its new owner reads the same documents again from the committed offset.
-                    return
+        if partition not in self._owned:
+            # Its new owner reads the same documents again from the committed offset.
+            return
+        taking_over = self._taking_over(partition)
+        try:
+            writer, written = await taking_over
+            records = [
+                record
+                for split, embeddings in work
+                for record in self._records(split, embeddings, written)
+            ]
+            if records:
+                await writer.write(records)
+        except Fenced as error:
+            if self._partitions.get(partition) is taking_over:
+                # Overtaken without a rebalance: after a long pause there may be newer documents
+                # than these. A new start of this worker reads on from the committed offset.
+                raise
+            log.warning("%s", error)
+            return
         for split, _ in work:
             await split.taken.done()
 

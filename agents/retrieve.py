@@ -11,7 +11,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import getpid
 
@@ -22,7 +22,7 @@ from agents.dead_letters import bury
 from agents.identity import event_id
 from agents.intake import Intake, Taken
 from agents.settings import EmbedderSettings, RetrieveSettings, WorkerSettings
-from agents.worker import make_app, raw_topic, run
+from agents.worker import follow_assignment, make_app, raw_topic, run
 from models.embedder import Embedder
 from models.retrieval.faiss_index import FaissIndex
 from models.retrieval.index import PassageIndex
@@ -77,10 +77,10 @@ class Retrieve:
         await follower.open()
         while True:
             records = await follower.batch()
-            upserts, deletes = await self._changes(records)
+            upserts, deletes, published_ms = await self._changes(records)
             await asyncio.to_thread(self._retriever.apply, upserts, deletes)
             if self.ready.is_set():
-                await self._report_freshness(records)
+                await self._report_freshness(published_ms)
             elif follower.caught_up:
                 log.info("index holds %d passages", len(self._retriever))
                 self.ready.set()
@@ -150,9 +150,14 @@ class Retrieve:
         made = headers.make_headers(CONTEXTS, event, "/agents/retrieve", trace)
         return Outgoing(CONTEXTS, question.prompt_id, value, made)
 
-    async def _changes(self, records: Sequence[Record]) -> tuple[list[StoredPassage], list[str]]:
-        """Latest state of each passage in the batch: what to store, what to delete."""
+    async def _changes(
+        self, records: Sequence[Record]
+    ) -> tuple[list[StoredPassage], list[str], dict[str, int]]:
+        """Latest state of each passage in the batch: what to store, what to delete; and when the
+        documents of what is stored were published.
+        """
         changes: dict[str, StoredPassage | None] = {}
+        published_ms: dict[str, int] = {}
         for record in records:
             try:
                 passage_id, passage = decode_passage(record, self._embedder)
@@ -160,9 +165,11 @@ class Retrieve:
                 await self._refuse_passage(record, error)
                 continue
             changes.pop(passage_id, None)
-            changes[passage_id] = passage
+            changes[passage_id] = None if passage is None else stored(passage)
+            if passage is not None:
+                published_ms[passage.document_id] = passage.published_ms
         upserts = [passage for passage in changes.values() if passage is not None]
-        return upserts, [key for key, passage in changes.items() if passage is None]
+        return upserts, [key for key, found in changes.items() if found is None], published_ms
 
     async def _refuse_passage(self, record: Record, error: EventInvalid) -> None:
         # A replica that starts reads all of the topic: what was refused before is only logged.
@@ -171,17 +178,12 @@ class Retrieve:
         else:
             log.warning("passage %s left out: %s", record.key_text, error)
 
-    async def _report_freshness(self, records: Sequence[Record]) -> None:
+    async def _report_freshness(self, published_ms: Mapping[str, int]) -> None:
         """One statistic for each document whose passages can be found from now on."""
         now_ms = time.time_ns() // 1_000_000
-        published: dict[str, int] = {}
-        for record in records:
-            if record.value is not None:
-                passage = codec.decode(PASSAGES, record.value)
-                published[passage.document_id] = passage.published_ms
         sends = [
             self._producer.send(freshness_statistic(document_id, since_ms, now_ms, self._replica))
-            for document_id, since_ms in published.items()
+            for document_id, since_ms in published_ms.items()
         ]
         await asyncio.gather(*sends)
 
@@ -194,7 +196,7 @@ def decode_prompt(record: Record) -> tuple[str, Prompt | None]:
     return event_id(record, prompt.prompt_id), prompt
 
 
-def decode_passage(record: Record, embedder: Embedder) -> tuple[str, StoredPassage | None]:
+def decode_passage(record: Record, embedder: Embedder) -> tuple[str, Passage | None]:
     """The passage_id and the passage (None: a tombstone) in a record; raises EventInvalid."""
     if record.value is None:
         return record.key_text or "", None
@@ -205,7 +207,12 @@ def decode_passage(record: Record, embedder: Embedder) -> tuple[str, StoredPassa
             f"({len(passage.embedding) // 4} dimensions), this agent uses {embedder.name!r}.",
             "Set the same HEADWATER_EMBEDDER_NAME everywhere and publish the documents again.",
         )
-    return passage.passage_id, StoredPassage(
+    return passage.passage_id, passage
+
+
+def stored(passage: Passage) -> StoredPassage:
+    """A passage as the indexes keep it."""
+    return StoredPassage(
         passage_id=passage.passage_id,
         document_id=passage.document_id,
         text=passage.text,
@@ -295,6 +302,7 @@ def main() -> None:
     retrieve = Retrieve(kafka, embedder, retriever, settings)
     app = make_app("retrieve", kafka, worker)
     app.agent(raw_topic(app, kafka, PROMPTS), name="retrieve")(retrieve.intake.fill)
+    follow_assignment(app, retrieve.intake.owns)
     run(
         app,
         worker,

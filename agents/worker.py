@@ -68,7 +68,7 @@ def as_record(event: faust.EventT) -> Record:
         key=message.key,
         value=message.value,
         headers=_pairs(message.headers),
-        timestamp_ms=int(message.timestamp * 1000),
+        timestamp_ms=max(round(message.timestamp * 1000), 0),
     )
 
 

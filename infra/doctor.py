@@ -91,10 +91,15 @@ def _python() -> Finding:
 
 
 def _extra(name: str, modules: tuple[str, ...]) -> Finding:
-    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    missing = [module for module in modules if not _is_there(module)]
     detail = f"missing: {', '.join(missing)}" if missing else "complete"
     remedy = "Run `make venv`: the packages are pinned in requirements/all.txt." if missing else ""
     return Finding(f"extra {name}", not missing, detail, remedy, name not in _OPTIONAL_EXTRAS)
+
+
+def _is_there(module: str) -> bool:
+    # One that is imported already may have taken its spec away, as Faust does.
+    return module in sys.modules or importlib.util.find_spec(module) is not None
 
 
 def _java() -> Finding:
@@ -171,7 +176,7 @@ def _broker() -> list[Finding]:
 
 def _port() -> Finding:
     """Look whether the ports that the local Kafka would take are free."""
-    settings = LocalSettings()
+    settings = load(LocalSettings)
     ports = (settings.kafka_port, settings.kafka_controller_port)
     taken = [port for port in ports if not _can_bind(port)]
     if not taken:

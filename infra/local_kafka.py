@@ -20,6 +20,7 @@ from infra.part import Part
 from infra.paths import LocalSettings
 from infra.provision import KafkaDistribution, provision
 from schemas.errors import BrokerUnreachable, HeadwaterError, WorkerFailed
+from streams.settings import load
 
 FORMAT_TIMEOUT_S = 60
 REQUEST_TIMEOUT_S = 2.0
@@ -109,7 +110,8 @@ class LocalKafka:
 
     def _format(self) -> None:
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        arguments = ["--cluster-id", cluster_id, "--config", str(self._settings_file)]
+        # With `=`, for one id in 64 begins with a dash and would be taken for an option.
+        arguments = [f"--cluster-id={cluster_id}", "--config", str(self._settings_file)]
         for user, password in (self.security.passwords if self.security else {}).items():
             arguments += ["--add-scram", f"SCRAM-SHA-512=[name={user},password={password}]"]
         tool = [*self._java(heap_mib=64), "kafka.tools.StorageTool", "format", "--standalone"]
@@ -162,7 +164,7 @@ def remedy_for(log: str) -> str:
 
 def main() -> None:
     """Become a Kafka node in the foreground."""
-    settings = LocalSettings()
+    settings = load(LocalSettings)
     parser = argparse.ArgumentParser(prog="python -m infra.local_kafka", description=__doc__)
     parser.add_argument("--port", type=int, default=settings.kafka_port)
     parser.add_argument("--controller-port", type=int, help="the port after --port by default")

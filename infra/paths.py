@@ -8,6 +8,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.cache import user_cache_dir
+from streams.settings import load
 
 
 class LocalSettings(BaseSettings):
@@ -31,9 +32,9 @@ class LocalSettings(BaseSettings):
 
 def cache_dir() -> Path:
     """Give the folder for what can be fetched again; it may not exist yet."""
-    return LocalSettings().cache_dir.expanduser().absolute()
+    return load(LocalSettings).cache_dir.expanduser().absolute()
 
 
 def data_dir() -> Path:
     """Give the folder for what this checkout's river holds; it may not exist yet."""
-    return LocalSettings().data_dir.expanduser().absolute()
+    return load(LocalSettings).data_dir.expanduser().absolute()

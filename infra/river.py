@@ -13,6 +13,7 @@ from infra.local_kafka import LocalKafka, remedy_for
 from infra.part import Part
 from infra.paths import LocalSettings
 from infra.provision import KafkaDistribution
+from streams.settings import load
 
 AGENTS: Final = ("ingest", "retrieve", "generate")
 
@@ -35,7 +36,7 @@ def local_river(
     agents: tuple[str, ...] = AGENTS,
 ) -> River:
     """Kafka, its topics and one worker of each agent; `env` goes to the agents."""
-    settings = LocalSettings()
+    settings = load(LocalSettings)
     kafka = LocalKafka(
         distribution, data_dir / "kafka", port, controller_port, heap_mib=settings.kafka_heap_mib
     )

@@ -277,7 +277,8 @@ class Statistic(Event, frozen=True):
 class DeadLetter(Event, frozen=True):
     """A record that no agent could process: the original bytes, where they came from, why.
 
-    `key`, `value` and header values are base64 in the JSON; a null value was a tombstone.
+    `key`, `value` and header values are base64 in the JSON. A null value was a tombstone, unless
+    `value_kept` is false: then it was too large to keep and is still at its offset, if anywhere.
     """
 
     topic: Name
@@ -290,3 +291,4 @@ class DeadLetter(Event, frozen=True):
     key: bytes | None = None
     value: bytes | None = None
     headers: list[tuple[str, bytes | None]] = []
+    value_kept: bool = True

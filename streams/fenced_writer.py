@@ -20,6 +20,8 @@ from streams.failures import explain
 from streams.producer import Delivered, Outgoing, producer_config
 from streams.settings import KafkaSettings
 
+DeliveryCallback = Callable[[KafkaError | None, Message], None]
+
 _TRANSACTION_MS_MAX: Final = 30_000
 _CALL_S_MAX: Final = 10.0
 _RETRY_S_MAX: Final = 120.0
@@ -88,11 +90,22 @@ class FencedWriter:
         def note(error: KafkaError | None, message: Message) -> None:
             if error is None:
                 delivered.append(Delivered(message.partition() or 0, message.offset() or 0))
-            else:
+            elif self._refused is None:
+                # The first counts: to abort is to fail all others, for no reason of their own.
                 self._refused = error
 
         producer.begin_transaction()
         for record in records:
+            while not self._try_produce(producer, record, note):
+                producer.poll(_RETRY_WAIT_S)
+        self._patiently(lambda: producer.commit_transaction(_CALL_S_MAX))
+        return delivered
+
+    def _try_produce(
+        self, producer: confluent_kafka.Producer, record: Outgoing, note: DeliveryCallback
+    ) -> bool:
+        """False when the local queue is full: a group of records may be larger than it."""
+        try:
             producer.produce(
                 self._settings.topic_name(record.topic),
                 value=record.value,
@@ -101,8 +114,9 @@ class FencedWriter:
                 partition=-1 if record.partition is None else record.partition,
                 on_delivery=note,
             )
-        self._patiently(lambda: producer.commit_transaction(_CALL_S_MAX))
-        return delivered
+        except BufferError:
+            return False
+        return True
 
     def _recover(self, failure: KafkaException, deadline: float) -> None:
         """Make the next attempt possible, or raise what ends the attempts."""

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 import confluent_kafka
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException, TopicPartition
 
-from schemas.errors import HeadwaterError, TopicMissing
+from schemas.errors import DeliveryFailed, HeadwaterError, TopicMissing
 from schemas.topics import Topic
 from streams.failures import explain
 from streams.records import Record, from_message
@@ -76,7 +76,9 @@ class Follower:
         except BaseException:
             self._consumer.close()
             raise
-        self._thread = threading.Thread(target=self._read, name="headwater-follower", daemon=True)
+        self._thread = threading.Thread(
+            target=self._read_on, name="headwater-follower", daemon=True
+        )
         self._thread.start()
 
     async def batch(self) -> list[Record]:
@@ -99,7 +101,6 @@ class Follower:
     async def close(self) -> None:
         """Stop the thread and leave the broker."""
         self._open = False
-        self._room.release()
         if hasattr(self, "_thread"):
             await asyncio.to_thread(self._thread.join)
             await asyncio.to_thread(self._consumer.close)
@@ -137,6 +138,19 @@ class Follower:
         low, high = watermarks(self._consumer, TopicPartition(self._name, partition), timeout_s)
         return low if offset == OFFSET_BEGINNING else high
 
+    def _read_on(self) -> None:
+        try:
+            self._read()
+        except Exception as error:
+            # A thread that ends in silence would leave its reader waiting for ever.
+            name, bootstrap = self._name, self._settings.bootstrap
+            if isinstance(error, KafkaException):
+                self._hand_over(explain(error, bootstrap, name))
+            else:
+                why = f"Following {name} failed: {type(error).__name__}: {error}."
+                self._hand_over(DeliveryFailed(why, "See the traceback; then start again."))
+                raise
+
     def _read(self) -> None:
         behind = True
         while self._open:
@@ -161,7 +175,9 @@ class Follower:
                 self._hand_over([])
 
     def _hand_over(self, item: list[Record] | HeadwaterError) -> None:
-        self._room.acquire()
+        while not self._room.acquire(timeout=_POLL_S):
+            if not self._open:  # Nobody reads any more.
+                return
         try:
             self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
         except RuntimeError:  # The loop is closed: nobody reads any more.

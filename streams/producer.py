@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +21,9 @@ from streams.settings import KafkaSettings
 
 _QUEUE_FULL_WAIT_S: Final = 0.01
 _CLOSE_S_MAX: Final = 10.0
+_POLL_S: Final = 0.1
+
+log = logging.getLogger("headwater.producer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,4 +126,9 @@ class Producer:
 
     def _serve_callbacks(self) -> None:
         while self._open:
-            self._producer.poll(0.1)
+            try:
+                self._producer.poll(_POLL_S)
+            except KafkaException as error:
+                # A fatal error is raised here once; the records that it failed still have to be
+                # told so, and every later `send` raises it again.
+                log.error("%s", self._explain(error, ""))

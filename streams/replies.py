@@ -22,6 +22,7 @@ class Replies:
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         self._waiting: dict[str, Chunks] = {}
+        self._failed: HeadwaterError | None = None
 
     async def open(self) -> None:
         """Pick a partition and start reading at its end; raises as `explain`."""
@@ -36,7 +37,10 @@ class Replies:
 
         Its length is bounded by the longest answer (`limits.MAX_TOKENS_MAX` chunks an attempt).
         """
-        return self._waiting.setdefault(generation_id, asyncio.Queue())
+        chunks = self._waiting.setdefault(generation_id, asyncio.Queue())
+        if self._failed is not None:
+            chunks.put_nowait(self._failed)
+        return chunks
 
     def forget(self, generation_id: str) -> None:
         """Nobody waits for this generation any more."""
@@ -53,6 +57,7 @@ class Replies:
                 for record in await self._follower.batch():
                     self._deliver(record.value)
         except HeadwaterError as error:
+            self._failed = error
             for queue in self._waiting.values():
                 queue.put_nowait(error)
 

@@ -91,7 +91,8 @@ async def _replay(kafka: KafkaSettings, wanted: set[str]) -> list[tuple[str, Dea
     try:
         async with subscription:
             async for record, letter in _letters(subscription):
-                if not wanted or _id(record) in wanted:
+                # Without its value a record would be a tombstone: replayed only by mistake.
+                if letter.value_kept if not wanted else _id(record) in wanted:
                     await producer.send(_original(kafka, letter))
                     replayed.append((_id(record), letter))
     finally:
@@ -110,6 +111,11 @@ def _original(kafka: KafkaSettings, letter: DeadLetter) -> Outgoing:
         raise EventInvalid(
             f"The letter came from {letter.topic}, which is none of our topics.",
             "Set HEADWATER_KAFKA_TOPIC_PREFIX to what it was.",
+        )
+    if not letter.value_kept:
+        raise EventInvalid(
+            f"The value of {letter.topic}/{letter.partition}@{letter.offset} was not kept.",
+            "Read it there and publish it in smaller parts.",
         )
     headers: list[tuple[str, Any]] = [(key, value or b"") for key, value in letter.headers]
     return Outgoing(BY_NAME[name], letter.key, letter.value, headers)

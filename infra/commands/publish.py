@@ -68,7 +68,8 @@ def read_documents(
     """The documents in files, folders and standard input; raises EventInvalid for what is none."""
     for name in names:
         if name == "-":
-            yield Document(sys.stdin.read(), ids.new_id("document"), "text/plain", title)
+            new_id, text = ids.new_id("document"), _standard_input()
+            yield Document(text, new_id, "text/plain", title, None, dict(metadata or {}))
             continue
         for path in _paths(Path(name)):
             if path.suffix == ".jsonl":
@@ -132,6 +133,13 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise EventInvalid(f"{path} cannot be read: {error}.", "Publish UTF-8 text.") from None
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise EventInvalid(f"This input cannot be read: {error}.", "Pipe UTF-8 text.") from None
 
 
 def _events(path: Path) -> Iterator[Document]:

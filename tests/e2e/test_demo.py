@@ -1,0 +1,96 @@
+"""The commands that a newcomer types, with the real language model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra.demo.run import QUESTIONS
+from models.weights import packaged_gguf
+from schemas.errors import ModelUnavailable
+from schemas.topics import TOPICS
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+COMMAND = [sys.executable, "-m", "infra.cli", "demo"]
+START_S_MAX = 120
+
+
+@pytest.fixture(autouse=True)
+def weights() -> None:
+    try:
+        packaged_gguf()
+    except ModelUnavailable as error:
+        pytest.skip(str(error))
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return {**os.environ, "HEADWATER_DATA_DIR": str(folder)}
+
+
+def test_the_demo_ends_by_itself_with_grounded_answers_and_a_summary(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*COMMAND, "--once"],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout.splitlines()[-1])
+    records = summary["records"]
+    assert set(records) == {topic.name for topic in TOPICS}
+    assert records["documents"] == summary["documents"] > 500
+    assert records["passages"] >= records["documents"]
+    counted = ("prompts", "contexts", "generations", "feedback")
+    assert [records[name] for name in counted] == [len(QUESTIONS)] * 4
+    assert records["dead-letters"] == 0
+    assert summary["freshness_ms"]["n"] == summary["documents"]
+    assert 0 < summary["freshness_ms"]["p50"] <= summary["freshness_ms"]["p99"]
+    assert all(hop["n"] == len(QUESTIONS) for hop in summary["hops_ms"].values())
+    assert summary["tokens_per_s"] > 0
+    for answer in summary["answers"]:
+        asked = answer["question"].split()[2]
+        assert answer["passages"][0] == f"stdlib/{asked}"
+        assert answer["text"].strip()
+    assert sum(bool(answer["cited"]) for answer in summary["answers"]) >= len(QUESTIONS) // 2
+
+
+def test_ctrl_c_stops_every_process(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        COMMAND,
+        env=environment(tmp_path),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    family: list[psutil.Process] = []
+    try:
+        deadline = time.monotonic() + START_S_MAX
+        assert process.stderr is not None
+        for line in process.stderr:
+            assert time.monotonic() < deadline
+            if line.startswith("ingest ready"):
+                break
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert len(family) >= 4  # Kafka and three agents, at least.
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        _, alive = psutil.wait_procs(family, timeout=5)
+        assert alive == []
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        if process.stderr is not None:
+            process.stderr.close()

@@ -1,0 +1,34 @@
+"""What a dead letter keeps of its record, and what may be replayed."""
+
+from __future__ import annotations
+
+import pytest
+
+from agents.dead_letters import make_letter
+from infra.commands.dead_letters import _original
+from schemas import codec, limits
+from schemas.errors import EventInvalid
+from schemas.topics import DEAD_LETTERS, DOCUMENTS
+from streams.records import Record
+from streams.settings import KafkaSettings
+
+KAFKA = KafkaSettings()
+
+
+def record(value: bytes | None) -> Record:
+    return Record(KAFKA.topic_name(DOCUMENTS), 1, 7, b"doc", value, [], 0)
+
+
+@pytest.mark.parametrize("value", [b"{}", b"", None])
+def test_the_original_is_replayed_as_it_was(value: bytes | None) -> None:
+    letter = make_letter(record(value), "ingest", EventInvalid("Bad.", "Mend it."))
+    again = codec.decode(DEAD_LETTERS, codec.encode(letter))
+    assert _original(KAFKA, again).value == value
+
+
+def test_a_record_without_its_value_is_never_replayed_as_a_deletion() -> None:
+    huge = record(b" " * limits.DEAD_LETTER_BYTES_MAX)
+    letter = make_letter(huge, "ingest", EventInvalid("Too large.", "Split it."))
+    assert len(codec.encode(letter)) < DEAD_LETTERS.record_bytes_max
+    with pytest.raises(EventInvalid, match="was not kept"):
+        _original(KAFKA, letter)
