@@ -22,6 +22,7 @@ class ChunkSender:
         self._pending: list[str] = []
         self._arrived = asyncio.Event()
         self._finishing = asyncio.Event()
+        self._next_s = 0.0
         self.sent = 0
         self._task = asyncio.create_task(self._run(), name="headwater-chunks")
 
@@ -30,28 +31,34 @@ class ChunkSender:
         self._pending.append(text)
         self._arrived.set()
 
-    async def finish(self) -> int:
-        """Send what is left without waiting for the interval; returns the number of chunks."""
+    async def finish(self) -> str:
+        """End sending; returns the text that was not sent, for the last chunk to carry."""
         self._finishing.set()
         self._arrived.set()
         await self._task
-        return self.sent
+        return "".join(self._pending)
+
+    async def spaced(self) -> None:
+        """Return once the next chunk may be sent."""
+        await asyncio.sleep(max(0.0, self._next_s - time.monotonic()))
 
     async def _run(self) -> None:
-        while not self._finishing.is_set() or self._pending:
+        while True:
             await self._arrived.wait()
             self._arrived.clear()
+            if self._finishing.is_set():
+                return
             text = "".join(self._pending)
             self._pending.clear()
-            if not text:
-                continue
-            started = time.monotonic()
-            await self._send(self.sent, text)
-            self.sent += 1
-            await self._pause(self._interval_s - (time.monotonic() - started))
+            if text:
+                self._next_s = time.monotonic() + self._interval_s
+                await self._send(self.sent, text)
+                self.sent += 1
+                await self._pause()
 
-    async def _pause(self, remaining_s: float) -> None:
+    async def _pause(self) -> None:
         # Ends early only for the end of the answer; more text meanwhile just piles up.
+        remaining_s = self._next_s - time.monotonic()
         if remaining_s > 0:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._finishing.wait(), remaining_s)

@@ -11,7 +11,7 @@ from typing import Final
 from models.engine.protocol import Engine, GenerationRequest, SamplingParams
 from models.prompting import ChatMessage, build_messages, cited_passages, fit_passages
 from schemas import ids, limits
-from schemas.errors import HeadwaterError
+from schemas.errors import GenerationFailed, HeadwaterError
 from schemas.events import (
     Context,
     FinishReason,
@@ -112,7 +112,8 @@ async def write_answer(
 ) -> None:
     """Let the engine answer; text goes to `emit` as it comes. Cancelling it frees the engine.
 
-    What the engine refuses or fails at ends the draft with finish_reason `error`.
+    What the engine refuses or fails at ends the draft with finish_reason `error`. Raises
+    GenerationFailed when the engine itself has ended.
     """
     try:
         request = make_request(draft, engine, passages_max)
@@ -126,6 +127,9 @@ async def write_answer(
             if piece.finish_reason is not None:
                 draft.finish_reason = piece.finish_reason
                 draft.error = piece.error[: limits.REASON_CHARS_MAX] or None
+    except GenerationFailed:
+        # The engine itself has ended: this is no answer, and the next worker will give one.
+        raise
     except HeadwaterError as error:
         draft.finish_reason = "error"
         draft.error = str(error)[: limits.REASON_CHARS_MAX]

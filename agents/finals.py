@@ -78,9 +78,6 @@ class Finals:
         self._finished[generation.prompt_id] = place
         self._forget_oldest()
 
-    async def close(self) -> None:
-        await self._writer.close()
-
     async def _read_back(self, since_ms: int) -> None:
         start = await asyncio.to_thread(
             offset_at, self._kafka, GENERATIONS, self._partition, since_ms

@@ -138,7 +138,7 @@ class Generate:
             attempt, index, rest = now_ms(), 0, generation.text if generation else ""
             if generation is None:
                 # 2. and 3.
-                generation, index = await self._write(flight, finals, attempt)
+                generation, index, rest = await self._write(flight, finals, attempt)
             # 4.
             await self._send(flight, last_chunk(generation, attempt, index, rest))
             # 5.
@@ -153,8 +153,8 @@ class Generate:
 
     async def _write(
         self, flight: InFlight, finals: Finals, attempt: int
-    ) -> tuple[Generation, int]:
-        """Answer and commit; returns the finished record and the index of the next chunk."""
+    ) -> tuple[Generation, int, str]:
+        """Answer and commit; returns the finished record, and index and text of the last chunk."""
         engine, passages_max = self._engine, self._settings.passages_shown_max
         draft = Draft(flight.context, engine.model, engine.model_version, attempt)
 
@@ -168,11 +168,13 @@ class Generate:
                 flight, write_answer(draft, engine, passages_max, sender.add)
             )
         finally:
-            chunks = await sender.finish()
+            rest = await sender.finish()
         # 3.
         generation = draft.finished()
         made = self._headers(GENERATIONS, generation.generation_id, flight)
-        return await self._commit(flight, finals, generation, made), chunks
+        generation = await self._commit(flight, finals, generation, made)
+        await sender.spaced()
+        return generation, sender.sent, rest
 
     async def _commit(
         self, flight: InFlight, finals: Finals, generation: Generation, made: Headers

@@ -136,7 +136,7 @@ def _read(path: Path) -> Schema:
 
 def _channel(topic: Topic) -> dict[str, Any]:
     name = topic.event.__name__
-    config: dict[str, Any] = {"max.message.bytes": topic.record_bytes_max}
+    config: dict[str, Any] = {"max.message.bytes": topic.batch_bytes_max}
     if topic.retention_ms is None:
         config["cleanup.policy"] = ["compact"]
     else:

@@ -31,5 +31,7 @@ SEED_MAX: Final = 2**53 - 1  # what every JSON reader keeps exactly
 PARTITION_MAX: Final = 100_000
 
 RECORD_BYTES_MAX: Final = 1_048_576
+# Key, headers and framing of a record, on top of its value.
+FRAMING_BYTES_MAX: Final = 65_536
 # A dead letter holds the original record in base64 (4/3), so its topic takes larger records.
 DEAD_LETTER_BYTES_MAX: Final = 8 * 1_048_576

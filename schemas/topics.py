@@ -25,6 +25,11 @@ class Topic:
     tombstones: bool = False
 
     @property
+    def batch_bytes_max(self) -> int:
+        """What the broker is told: a record's value with its key, headers and framing."""
+        return self.record_bytes_max + limits.FRAMING_BYTES_MAX
+
+    @property
     def compacted(self) -> bool:
         return self.retention_ms is None
 

@@ -96,7 +96,7 @@ def _known_topics(settings: KafkaSettings) -> dict[str, int]:
 def _new_topic(settings: KafkaSettings, topic: Topic, replication: int) -> NewTopic:
     config = {
         "cleanup.policy": "compact" if topic.compacted else "delete",
-        "max.message.bytes": str(topic.record_bytes_max + 65_536),
+        "max.message.bytes": str(topic.batch_bytes_max),
         # The broker's clock orders records of different writers and bounds the life of each.
         "message.timestamp.type": "LogAppendTime",
     }

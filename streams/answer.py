@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from schemas.errors import AnswerTimeout, GenerationFailed, HeadwaterError
@@ -26,6 +27,7 @@ class Answer:
         self.generation_id = generation_id(prompt_id)
         self._replies = replies
         self._chunks = replies.expect(self.generation_id)
+        weakref.finalize(self, replies.forget, self.generation_id)
         self._cancel = cancel
         self._silence_s_max = silence_s_max
         self._assembly = Assembly()
@@ -57,7 +59,9 @@ class Answer:
                 if delta is not None:
                     yield delta
         finally:
-            self._replies.forget(self.generation_id)
+            # Who leaves the loop early may come back for the rest.
+            if self._assembly.generation is not None:
+                self._replies.forget(self.generation_id)
         if self._assembly.generation.finish_reason == "error":
             raise GenerationFailed(
                 f"No answer to {self.prompt_id}: {self._assembly.generation.error}",

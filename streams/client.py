@@ -39,7 +39,7 @@ class Client:
 
     async def __aenter__(self) -> Client:
         await asyncio.to_thread(check_connection, self.settings)
-        self._producer = Producer(self.settings, linger_ms=1.0)
+        self._producer = Producer(self.settings)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -56,11 +56,6 @@ class FencedWriter:
         async with self._lock:
             return await asyncio.to_thread(self._write, records)
 
-    async def close(self) -> None:
-        """Forget the producer. An unfinished transaction is undone by the next owner."""
-        async with self._lock:
-            self._producer = None
-
     def _open(self) -> None:
         config = producer_config(self._settings, linger_ms=0.0) | {
             "transactional.id": self._name,

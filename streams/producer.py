@@ -14,8 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, Message
 
 from schemas.errors import HeadwaterError
 from schemas.headers import Headers
-from schemas.limits import DEAD_LETTER_BYTES_MAX
-from schemas.topics import Topic
+from schemas.topics import DEAD_LETTERS, Topic
 from streams.failures import explain
 from streams.settings import KafkaSettings
 
@@ -53,7 +52,7 @@ def producer_config(settings: KafkaSettings, linger_ms: float) -> dict[str, Any]
         "compression.type": "lz4",
         # The same partitioner as Kafka's Java clients and Faust, so that topics co-partition.
         "partitioner": "murmur2_random",
-        "message.max.bytes": DEAD_LETTER_BYTES_MAX + 65_536,
+        "message.max.bytes": DEAD_LETTERS.batch_bytes_max,
         "delivery.timeout.ms": 30_000,
         # How long a topic may seem missing before it counts as missing.
         "topic.metadata.propagation.max.ms": 2_000,

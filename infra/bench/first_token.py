@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any, Final
-
-import torch
 
 from agents.draft import Draft, make_request
 from agents.retrieve import found_passage
@@ -29,18 +25,14 @@ async def bench_first_token(
     client: Client, engine: TorchEngine, embedder: Embedder, retriever: Retriever
 ) -> dict[str, Any]:
     """Milliseconds of both, in turn, and by how much the way through Kafka is longer."""
-    # With a second pool of OpenMP threads beside the engine's each slows the other down; the
-    # agents are processes of their own, and the retrieve agent embeds with one thread here.
-    embedding = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
     through_kafka, in_process = [], []
     for number in range(ROUNDS + _WARM_UP):
         question = f"What is written in document {number % 20}?"
         kafka_ms = await _through_kafka(client, question)
-        process_ms = await _in_process(engine, embedder, embedding, retriever, question)
+        process_ms = await _in_process(engine, embedder, retriever, question)
         if number >= _WARM_UP:
             through_kafka.append(kafka_ms)
             in_process.append(process_ms)
-    embedding.shutdown()
     kafka_p, process_p = percentiles(through_kafka), percentiles(in_process)
     paired = percentiles(k - p for k, p in zip(through_kafka, in_process, strict=True))
     return {
@@ -68,15 +60,12 @@ async def _through_kafka(client: Client, question: str) -> float:
 async def _in_process(
     engine: TorchEngine,
     embedder: Embedder,
-    embedding: ThreadPoolExecutor,
     retriever: Retriever,
     question: str,
 ) -> float:
     started = time.perf_counter()
     prompt = Prompt([Message("user", question)], sampling=Sampling(max_tokens=2))
-    vectors = await asyncio.get_running_loop().run_in_executor(
-        embedding, embedder.embed, [question]
-    )
+    vectors = embedder.embed([question])  # Nothing else wants the event loop here.
     (found,) = retriever.search([question], vectors, _TOP_K)
     context = Context(ids.new_id("prompt"), prompt, [found_passage(item) for item in found], 0, 0)
     request = make_request(Draft(context, engine.model, engine.model_version, 0), engine, _TOP_K)

@@ -7,7 +7,7 @@ from typing import Annotated, cast, get_args
 
 import typer
 
-from infra.commands.shell import AsJson, err, out, pairs, print_json, run
+from infra.commands.shell import AsJson, err, out, pairs, print_json, run, scalars
 from schemas.events import FoundPassage, Retrieval, Sampling, SearchMode
 from streams.answer import Answer
 from streams.client import SILENCE_S_MAX, Client
@@ -36,7 +36,7 @@ def ask(
     sampling = Sampling(
         max_tokens=max_tokens, temperature=temperature, seed=seed, stop=list(stop or [])
     )
-    retrieval = Retrieval(top_k, _mode(mode), score_floor, {**pairs(filters or [], "filter")})
+    retrieval = Retrieval(top_k, _mode(mode), score_floor, scalars(filters or [], "filter"))
     run(_ask(question, sampling, retrieval, conversation, user, timeout_s, as_json))
 
 

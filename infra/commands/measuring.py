@@ -66,13 +66,23 @@ def bench(
 
     limit_spinning()
 
-    async def work(kafka: KafkaSettings) -> dict[str, Any]:
+    async def through_agents(kafka: KafkaSettings) -> dict[str, Any]:
         from infra.bench.all import run_benchmarks
 
         return await run_benchmarks(kafka, chosen)
 
-    agents = AGENTS if set(chosen) - {"publish"} else ()
-    _print(on_own_river(work, agents), as_json)
+    async def publishing(kafka: KafkaSettings) -> dict[str, Any]:
+        from infra.bench.publish import bench_publish
+
+        return {"publish": await bench_publish(kafka)}
+
+    result: dict[str, Any] = {}
+    if "publish" in chosen:
+        # No agents: they would index what is published while the rate is taken.
+        result |= on_own_river(publishing, ())
+    if set(chosen) - {"publish"}:
+        result |= on_own_river(through_agents, AGENTS)
+    _print(result, as_json)
 
 
 def on_own_river(

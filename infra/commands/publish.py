@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import msgspec
 import typer
 
-from infra.commands.shell import AsJson, err, out, pairs, print_json, run
+from infra.commands.shell import AsJson, err, out, print_json, run, scalars
 from infra.freshness import Freshness
 from schemas import ids
 from schemas.errors import EventInvalid
@@ -53,7 +53,7 @@ def publish(
     if delete:
         run(_delete(files, as_json))
         return
-    shared = pairs(metadata or [], "metadata")
+    shared = scalars(metadata or [], "metadata")
     documents = list(read_documents(files, title, shared))
     if document_id is not None:
         if len(documents) != 1:
@@ -63,7 +63,9 @@ def publish(
 
 
 def read_documents(
-    names: list[str], title: str | None = None, metadata: dict[str, str] | None = None
+    names: list[str],
+    title: str | None = None,
+    metadata: dict[str, str | int | float | bool] | None = None,
 ) -> Iterator[Document]:
     """The documents in files, folders and standard input; raises EventInvalid for what is none."""
     for name in names:

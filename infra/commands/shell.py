@@ -51,3 +51,15 @@ def pairs(given: list[str], what: str) -> dict[str, str]:
         if "=" not in item:
             raise EventInvalid(f"{item!r} is no {what}.", f"Write --{what} NAME=VALUE.")
     return dict(item.split("=", 1) for item in given)
+
+
+def scalars(given: list[str], what: str) -> dict[str, str | int | float | bool]:
+    """The same with numbers, true and false as what they are: `n=1` is the number, `n="1"` text."""
+    return {name: _scalar(value) for name, value in pairs(given, what).items()}
+
+
+def _scalar(value: str) -> str | int | float | bool:
+    try:
+        return msgspec.json.decode(value, type=str | int | float | bool)
+    except msgspec.DecodeError:
+        return value

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -139,3 +140,12 @@ def test_a_folder_that_cannot_hold_topics_fails_at_once(
 
 def test_a_full_disk_is_known_by_its_sign() -> None:
     assert "free some space" in remedy_for("java.io.IOException: No space left on device")
+
+
+def test_a_cluster_id_that_looks_like_an_option_is_no_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One random id in 64 begins with a dash."""
+    monkeypatch.setattr("uuid.uuid4", lambda: uuid.UUID(bytes=b"\xf8" + b"\x01" * 15))
+    LocalKafka(provision(), tmp_path, *free_ports(2)).prepare()
+    assert "cluster.id=-AEB" in (tmp_path / "topics" / "meta.properties").read_text()

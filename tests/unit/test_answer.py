@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from schemas.errors import AnswerTimeout, BrokerUnreachable, GenerationFailed
@@ -66,6 +68,9 @@ async def test_silence_ends_in_a_timeout_that_says_what_to_look_at() -> None:
     asked = Asked(silence_s_max=0.01)
     with pytest.raises(AnswerTimeout, match=r"Nothing came for p in 0\.01 s.*headwater up"):
         await asked.answer.finished()
+    # Whoever waited may wait again; a question that nobody holds any more is forgotten.
+    del asked.answer
+    gc.collect()
     assert asked.forgotten()
 
 

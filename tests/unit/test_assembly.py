@@ -77,10 +77,16 @@ def test_a_new_attempt_that_differs_starts_over() -> None:
 
 def test_a_chunk_of_a_superseded_attempt_is_ignored() -> None:
     assembly = Assembly()
-    assert deltas(assembly, [chunk(2, 0, "new"), chunk(1, 0, "old"), last(1, 1, "", "old")]) == [
+    assert deltas(assembly, [chunk(2, 0, "new"), chunk(1, 0, "old"), chunk(1, 1, "er")]) == [
         Delta("new", "v2")
     ]
-    assert assembly.generation is None
+
+
+def test_the_finished_record_counts_whatever_the_clock_of_its_worker_said() -> None:
+    assembly = Assembly()
+    chunks = [chunk(2, 0, "early"), last(1, 0, "truth", "truth")]
+    assert deltas(assembly, chunks) == [Delta("early", "v2"), Delta("truth", "v1", restart=True)]
+    assert assembly.generation is not None
 
 
 def test_a_gap_is_bridged_by_the_finished_record() -> None:

@@ -57,13 +57,15 @@ def test_as_many_passages_as_fit_and_not_one_more(passages: list[str], tokens_ma
         ("At 100 degrees [1].", [1]),
         ("See [2] and [1].", [1, 2]),
         ("water BOILS at 100 degrees, they say", [1]),
-        ("Water boils at 100", []),  # four words in a row are chance
+        ("Boils at 100", []),  # three words in a row are chance
+        ("Water flows downhill towards valleys", []),  # one word of five
+        ("At sea, Celsius degrees mean water level.", [1]),  # most of its longer words
         ("[12] [3] (1)", []),
         ("", []),
         ("I do not know.", []),
     ],
 )
-def test_a_passage_is_cited_by_number_or_by_five_of_its_words(
+def test_a_passage_is_cited_by_number_or_by_what_an_answer_repeats(
     answer: str, cited: list[int]
 ) -> None:
     assert cited_passages(answer, [BOILING, FREEZING]) == cited
