@@ -9,8 +9,8 @@ ChatMessage = Mapping[str, str]
 
 # Of eleven wordings the one that SmolLM2-135M answered best from; docs/LOG.md has the figures.
 _ASK: Final = "Using the text above, answer the question: "
-# So many words in a row that also stand in a passage are no coincidence.
-_SHARED_WORDS: Final = 4
+# So many words in a row, one of them longer, that also stand in a passage are no coincidence.
+_SHARED_WORDS: Final = 3
 # Nor is it when most of the longer words of an answer stand in one passage.
 _LONG_WORD_CHARS: Final = 5
 _LONG_WORDS_SHARE: Final = 0.6
@@ -63,12 +63,10 @@ def _draws_on(answer: Sequence[str], passage: Sequence[str]) -> bool:
 
 
 def _words(text: str) -> list[str]:
-    words = ("".join(filter(str.isalnum, word)).lower() for word in text.split())
-    return [word for word in words if word]
+    return "".join(c if c.isalnum() else " " for c in text.lower()).split()
 
 
 def _runs(words: Sequence[str]) -> set[tuple[str, ...]]:
-    return {
-        tuple(words[start : start + _SHARED_WORDS])
-        for start in range(len(words) - _SHARED_WORDS + 1)
-    }
+    starts = range(len(words) - _SHARED_WORDS + 1)
+    runs = {tuple(words[start : start + _SHARED_WORDS]) for start in starts}
+    return {run for run in runs if any(len(word) >= _LONG_WORD_CHARS for word in run)}

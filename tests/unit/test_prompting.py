@@ -57,7 +57,8 @@ def test_as_many_passages_as_fit_and_not_one_more(passages: list[str], tokens_ma
         ("At 100 degrees [1].", [1]),
         ("See [2] and [1].", [1, 2]),
         ("water BOILS at 100 degrees, they say", [1]),
-        ("Boils at 100", []),  # three words in a row are chance
+        ("It boils at 10", []),  # two words in a row are chance
+        ("Now we are at sea.", []),  # and so are short ones
         ("Water flows downhill towards valleys", []),  # one word of five
         ("At sea, Celsius degrees mean water level.", [1]),  # most of its longer words
         ("[12] [3] (1)", []),
