@@ -30,7 +30,7 @@ from models.retrieval.passages import StoredPassage
 from models.retrieval.retriever import Found, Retriever
 from schemas import codec, headers
 from schemas.errors import EventInvalid
-from schemas.events import Context, FoundPassage, Passage, Prompt, Statistic
+from schemas.events import DOCUMENT_FRESHNESS, Context, FoundPassage, Passage, Prompt, Statistic
 from schemas.topics import ANALYTICS, CONTEXTS, PASSAGES, PROMPTS
 from streams.follower import Follower
 from streams.producer import Outgoing, Producer
@@ -38,8 +38,6 @@ from streams.records import Record
 from streams.settings import KafkaSettings, load
 
 log = logging.getLogger("headwater.retrieve")
-
-FRESHNESS = "document_freshness"
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,13 +264,13 @@ def freshness_statistic(
 ) -> Outgoing:
     """Document published → retrievable in one replica, as an analytics record."""
     statistic = Statistic(
-        name=FRESHNESS,
+        name=DOCUMENT_FRESHNESS,
         window_start_ms=published_ms,
         window_end_ms=max(retrievable_ms, published_ms),
         labels={"document_id": document_id, "replica": replica},
         values={"freshness_ms": float(max(retrievable_ms - published_ms, 0))},
     )
-    key = f"{FRESHNESS}/{document_id}/{replica}"
+    key = f"{DOCUMENT_FRESHNESS}/{document_id}/{replica}"
     made = headers.make_headers(ANALYTICS, f"{key}@{published_ms}", "/agents/retrieve")
     return Outgoing(ANALYTICS, key, codec.encode(statistic), made)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.kafka_lock import read_lock
-from infra.kafka_properties import HOST
 from infra.paths import LocalSettings, data_dir
+from infra.ports import is_free
 from infra.provision import faulty_jars, jars_dir, java_program, version
 from schemas.errors import HeadwaterError
 from streams.admin import describe_topics
@@ -178,23 +177,12 @@ def _port() -> Finding:
     """Look whether the ports that the local Kafka would take are free."""
     settings = load(LocalSettings)
     ports = (settings.kafka_port, settings.kafka_controller_port)
-    taken = [port for port in ports if not _can_bind(port)]
+    taken = [port for port in ports if not is_free(port)]
     if not taken:
         return Finding("port", True, f"{ports[0]} and {ports[1]} are free for the local Kafka")
     names = "HEADWATER_KAFKA_PORT and HEADWATER_KAFKA_CONTROLLER_PORT"
     remedy = f"End what has it, or choose others with {names}."
     return Finding("port", False, f"{taken[0]} is taken, and no Kafka answers", remedy)
-
-
-def _can_bind(port: int) -> bool:
-    with socket.socket() as listener:
-        # As Kafka itself does: a port that was closed a moment ago is free.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((HOST, port))
-        except OSError:
-            return False
-    return True
 
 
 def _gib(size_bytes: int) -> str:

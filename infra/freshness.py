@@ -7,12 +7,10 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from schemas.errors import AnswerTimeout
-from schemas.events import Document, Statistic
+from schemas.events import DOCUMENT_FRESHNESS, Document, Statistic
 from streams.client import Client
 from streams.subscription import Subscription
 
-# The statistic that retrieve publishes for each document (agents/retrieve.py).
-DOCUMENT_FRESHNESS: Final = "document_freshness"
 # Documents on their way at once: enough to fill the ingest agent's batches, no more.
 _ON_THEIR_WAY_MAX: Final = 32
 

@@ -7,7 +7,7 @@ reader accepts what a newer writer adds.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
@@ -262,6 +262,10 @@ class FederatedRound(Event, frozen=True):
     duration_s: Annotated[float, Meta(ge=0.0)] | None = None
     model_version: Name | None = None
     privacy: PrivacySpent | None = None
+
+
+# The name of the statistic that says how long a document took to become retrievable.
+DOCUMENT_FRESHNESS: Final = "document_freshness"
 
 
 class Statistic(Event, frozen=True):

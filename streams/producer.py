@@ -61,14 +61,11 @@ def producer_config(settings: KafkaSettings, linger_ms: float) -> dict[str, Any]
 
 
 class Producer:
-    """Owns one librdkafka producer and the thread that serves its callbacks.
+    """Owns one librdkafka producer and the thread that serves its callbacks."""
 
-    `linger_ms` trades latency of a lone record for larger batches under load.
-    """
-
-    def __init__(self, settings: KafkaSettings, linger_ms: float = 0.0) -> None:
+    def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
-        self._producer = confluent_kafka.Producer(producer_config(settings, linger_ms))
+        self._producer = confluent_kafka.Producer(producer_config(settings, linger_ms=0.0))
         self._open = True
         self._thread = threading.Thread(
             target=self._serve_callbacks, name="headwater-producer", daemon=True

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from infra.commands.shell import AsJson, err, out, print_json, run
 from infra.doctor import diagnose
 from infra.paths import LocalSettings
+from infra.ports import free_ports, is_free
 from infra.provision import KafkaDistribution, provision
 from infra.river import AGENTS, River, local_river
 from infra.supervisor import Notice, Supervisor
@@ -33,10 +34,8 @@ def up() -> None:
     )
 
     async def work() -> None:
-        from infra.demo.run import stay
-
         _next_steps(river)
-        await stay()
+        await asyncio.Event().wait()
 
     run(supervised(river, work))
 
@@ -45,7 +44,7 @@ def demo(
     once: Annotated[bool, typer.Option("--once", help="End by itself, with a summary.")] = False,
 ) -> None:
     """Start everything, ingest the standard library's docstrings, ask, rate, measure."""
-    from infra.demo.run import demonstrate, stay
+    from infra.demo.run import demonstrate
 
     data_dir = load(LocalSettings).data_dir.expanduser().absolute() / "demo"
     distribution = fetched()
@@ -57,7 +56,7 @@ def demo(
         summary = await demonstrate(kafka)
         if not once:
             _next_steps(river)
-            await stay()
+            await asyncio.Event().wait()
         return summary
 
     summary = run(supervised(river, work))
@@ -145,31 +144,16 @@ def _ports() -> tuple[int, int]:
     """The configured ports, or any two that are free."""
     settings = load(LocalSettings)
     wanted = settings.kafka_port, settings.kafka_controller_port
-    return wanted if all(map(_is_free, wanted)) else free_ports()
-
-
-def free_ports() -> tuple[int, int]:
-    """Two ports that nobody uses at this moment."""
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], two.getsockname()[1]
+    if all(map(is_free, wanted)):
+        return wanted
+    port, controller_port = free_ports(2)
+    return port, controller_port
 
 
 def _require_free(*ports: int) -> None:
     for port in ports:
-        if not _is_free(port):
+        if not is_free(port):
             raise SettingsInvalid(
                 f"Port {port} is taken: perhaps a river runs already.",
                 "Stop it, or set HEADWATER_KAFKA_PORT and HEADWATER_KAFKA_CONTROLLER_PORT.",
             )
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True

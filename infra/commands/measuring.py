@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from infra.commands.local import fetched, free_ports, limit_spinning, supervised
+from infra.commands.local import fetched, limit_spinning, supervised
 from infra.commands.shell import AsJson, err, out, print_json, run
+from infra.ports import free_ports
 from infra.river import AGENTS, local_river
 from schemas.errors import SettingsInvalid
 from streams.settings import KafkaSettings, load
@@ -91,7 +92,8 @@ def on_own_river(
     """Do `work` on a fresh river that nobody else uses, and throw the river away."""
     distribution = fetched()
     with tempfile.TemporaryDirectory(prefix="headwater-") as folder:
-        river = local_river(distribution, Path(folder), *free_ports(), agents=agents)
+        port, controller_port = free_ports(2)
+        river = local_river(distribution, Path(folder), port, controller_port, agents=agents)
         kafka = load(KafkaSettings, bootstrap=river.bootstrap)
 
         async def on_river() -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -102,8 +101,3 @@ async def _ask_and_rate(client: Client, question: str) -> dict[str, Any]:
         "cited": generation.cited,
         "rating": rating,
     }
-
-
-async def stay() -> None:
-    """Until somebody ends it."""
-    await asyncio.Event().wait()

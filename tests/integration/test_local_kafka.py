@@ -15,9 +15,9 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from ports import free_ports
 
 from infra.local_kafka import LocalKafka, remedy_for
+from infra.ports import free_ports
 from infra.provision import KafkaDistribution, provision
 from infra.supervisor import Notice, Supervisor
 from schemas.errors import WorkerFailed

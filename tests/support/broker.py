@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from ports import free_ports
-
 from infra.local_kafka import LocalKafka
 from infra.part import Part
+from infra.ports import free_ports
 from infra.provision import provision
 from infra.supervisor import Supervisor
 from streams.admin import create_topics

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from certificates import Authority
-from ports import free_ports
 
 from infra.kafka_properties import HOST, Security
 from infra.local_kafka import LocalKafka
+from infra.ports import free_ports
 from infra.provision import provision
 
 Config = dict[str, str | int | float | bool]
