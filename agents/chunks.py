@@ -1,42 +1,58 @@
-"""Sending one answer's chunks: at once when quiet, coalesced when tokens come fast."""
+"""Sending one prompt's chunks: at once when quiet, coalesced when tokens come fast."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 
-Send = Callable[[int, str], Awaitable[None]]
+from schemas.events import TokenLogprob
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """New text of one of a prompt's answers."""
+
+    text: str = ""
+    choice: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+Send = Callable[[int, Part], Awaitable[None]]
 
 
 class ChunkSender:
-    """Numbers the pieces of one answer and sends at most one chunk per interval.
+    """Numbers the parts of a prompt's answers and sends at most one chunk of each per interval.
 
-    `send(index, text)` is awaited, so that a slow broker makes chunks larger, not a queue longer.
+    `send(index, part)` is awaited, so that a slow broker makes chunks larger, not a queue longer.
     """
 
     def __init__(self, send: Send, interval_ms: float) -> None:
         self._send = send
         self._interval_s = interval_ms / 1000
-        self._pending: list[str] = []
+        self._pending: list[Part] = []
         self._arrived = asyncio.Event()
         self._finishing = asyncio.Event()
         self._next_s = 0.0
         self.sent = 0
         self._task = asyncio.create_task(self._run(), name="headwater-chunks")
 
-    def add(self, text: str) -> None:
+    def add(self, part: Part) -> None:
         """Text to be sent soon."""
-        self._pending.append(text)
+        self._pending.append(part)
         self._arrived.set()
 
-    async def finish(self) -> str:
-        """End sending; returns the text that was not sent, for the last chunk to carry."""
+    async def finish(self) -> Part:
+        """End sending; returns the part that was not sent, for the last chunk to carry."""
         self._finishing.set()
         self._arrived.set()
         await self._task
-        return "".join(self._pending)
+        *others, last = joined(self._pending) or [Part()]
+        for part in others:
+            await self._send_part(part)
+        return last
 
     async def spaced(self) -> None:
         """Return once the next chunk may be sent."""
@@ -48,13 +64,17 @@ class ChunkSender:
             self._arrived.clear()
             if self._finishing.is_set():
                 return
-            text = "".join(self._pending)
+            parts = joined(self._pending)
             self._pending.clear()
-            if text:
+            if parts:
                 self._next_s = time.monotonic() + self._interval_s
-                await self._send(self.sent, text)
-                self.sent += 1
+                for part in parts:
+                    await self._send_part(part)
                 await self._pause()
+
+    async def _send_part(self, part: Part) -> None:
+        await self._send(self.sent, part)
+        self.sent += 1
 
     async def _pause(self) -> None:
         # Ends early only for the end of the answer; more text meanwhile just piles up.
@@ -62,3 +82,19 @@ class ChunkSender:
         if remaining_s > 0:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._finishing.wait(), remaining_s)
+
+
+def joined(parts: Iterable[Part]) -> list[Part]:
+    """One part for each choice that has something, in the order of choices."""
+    found: dict[int, list[Part]] = {}
+    for part in parts:
+        found.setdefault(part.choice, []).append(part)
+    whole = [
+        Part(
+            "".join(part.text for part in of_choice),
+            choice,
+            tuple(logprob for part in of_choice for logprob in part.logprobs),
+        )
+        for choice, of_choice in sorted(found.items())
+    ]
+    return [part for part in whole if part.text or part.logprobs]

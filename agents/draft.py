@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from models.engine.protocol import Engine, GenerationRequest, SamplingParams
+from agents.chunks import Part
+from agents.sampling import logprob_event, request_of_choice, sampling_params
+from models.engine.protocol import Engine, GenerationRequest
 from models.prompting import ChatMessage, build_messages, cited_passages, fit_passages
 from schemas import ids, limits
 from schemas.errors import GenerationFailed, HeadwaterError
 from schemas.events import (
+    Alternative,
     Context,
     FinishReason,
     FoundPassage,
     Generation,
-    Sampling,
     Timings,
     TokenChunk,
+    TokenLogprob,
     Usage,
 )
 
@@ -30,41 +34,60 @@ _ANSWER_SHARE: Final = 0.25
 
 
 @dataclass(slots=True)
-class Draft:
-    """What is known of an answer so far; `attempt` is the Unix millisecond at which it began.
+class Choice:
+    """One of a prompt's answers so far. One that nobody completes is a cancelled one."""
 
-    A draft that nobody completes is a cancelled one.
-    """
+    text: str = ""
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    usage: Usage = field(default_factory=lambda: Usage(0, 0))
+    finish_reason: FinishReason = "cancelled"
+    error: str | None = None
+
+    def fail(self, error: str) -> None:
+        self.finish_reason = "error"
+        self.error = error[: limits.REASON_CHARS_MAX]
+
+    def alternative(self) -> Alternative:
+        text = self.text[: limits.ANSWER_CHARS_MAX]
+        return Alternative(text, self.finish_reason, self.logprobs, self.error)
+
+
+@dataclass(slots=True)
+class Draft:
+    """What is known of a prompt's answers; `attempt` is the Unix millisecond at which it began."""
 
     context: Context
     model: str
     model_version: str
     attempt: int
     passages: list[FoundPassage] = field(default_factory=list)
-    text: str = ""
-    usage: Usage = field(default_factory=lambda: Usage(0, 0))
-    finish_reason: FinishReason = "cancelled"
-    error: str | None = None
+    choices: list[Choice] = field(init=False)
     first_token_ms: int | None = None
+
+    def __post_init__(self) -> None:
+        self.choices = [Choice() for _ in range(self.context.prompt.sampling.n)]
 
     @property
     def generation_id(self) -> str:
         return ids.generation_id(self.context.prompt_id)
 
     def finished(self) -> Generation:
-        """The record of the answer as it stands."""
-        context = self.context
+        """The record of the answers as they stand."""
+        context, first = self.context, self.choices[0]
         return Generation(
             generation_id=self.generation_id,
             prompt_id=context.prompt_id,
-            text=self.text[: limits.ANSWER_CHARS_MAX],
-            finish_reason=self.finish_reason,
+            text=first.text[: limits.ANSWER_CHARS_MAX],
+            finish_reason=first.finish_reason,
             model=self.model,
             model_version=self.model_version,
             attempt=self.attempt,
             passages=self.passages,
-            cited=cited_passages(self.text, [passage.text for passage in self.passages]),
-            usage=self.usage,
+            cited=cited_passages(first.text, [passage.text for passage in self.passages]),
+            usage=Usage(
+                first.usage.prompt_tokens,
+                sum(choice.usage.completion_tokens for choice in self.choices),
+            ),
             timings=Timings(
                 prompted_ms=context.prompted_ms,
                 retrieved_ms=context.retrieved_ms,
@@ -74,70 +97,108 @@ class Draft:
             ),
             user_id=context.prompt.user_id,
             conversation_id=context.prompt.conversation_id,
-            error=self.error,
+            error=first.error,
+            logprobs=first.logprobs,
+            alternatives=[choice.alternative() for choice in self.choices[1:]],
         )
 
-    def chunk(self, index: int, text: str) -> TokenChunk:
-        """A piece of the answer."""
+    def chunk(self, index: int, part: Part) -> TokenChunk:
+        """A piece of one of the answers."""
         return TokenChunk(
             generation_id=self.generation_id,
             prompt_id=self.context.prompt_id,
             attempt=self.attempt,
             index=index,
-            text=text,
+            text=part.text,
             model_version=self.model_version,
             conversation_id=self.context.prompt.conversation_id,
             passages=self.passages if index == 0 else [],
+            choice=part.choice,
+            logprobs=list(part.logprobs),
         )
 
 
-def last_chunk(generation: Generation, attempt: int, index: int, text: str) -> TokenChunk:
-    """The piece that ends an answer: it carries the finished record."""
+def last_chunk(generation: Generation, attempt: int, index: int, part: Part) -> TokenChunk:
+    """The piece that ends all answers: it carries the finished record."""
     return TokenChunk(
         generation_id=generation.generation_id,
         prompt_id=generation.prompt_id,
         attempt=attempt,
         index=index,
-        text=text,
+        text=part.text,
         model_version=generation.model_version,
         conversation_id=generation.conversation_id,
         finish_reason=generation.finish_reason,
         usage=generation.usage,
         generation=generation,
+        choice=part.choice,
+        logprobs=list(part.logprobs),
     )
 
 
 async def write_answer(
-    draft: Draft, engine: Engine, passages_max: int, emit: Callable[[str], None]
+    draft: Draft, engine: Engine, passages_max: int, emit: Callable[[Part], None]
 ) -> None:
     """Let the engine answer; text goes to `emit` as it comes. Cancelling it frees the engine.
 
-    What the engine refuses or fails at ends the draft with finish_reason `error`. Raises
+    What the engine refuses or fails at ends the choice with finish_reason `error`. Raises
     GenerationFailed when the engine itself has ended.
     """
     try:
         request = make_request(draft, engine, passages_max)
-        async for piece in engine.stream(request):
+    except GenerationFailed:
+        raise
+    except Exception as error:
+        for choice in draft.choices:
+            choice.fail(_reason(error, draft))
+        return
+    writing = [
+        asyncio.create_task(_write_choice(draft, number, engine, request, emit))
+        for number in range(len(draft.choices))
+    ]
+    try:
+        await asyncio.gather(*writing)
+    finally:
+        # One that ends by an exception, or is cancelled, takes the others with it.
+        for task in writing:
+            task.cancel()
+        await asyncio.gather(*writing, return_exceptions=True)
+
+
+async def _write_choice(
+    draft: Draft,
+    number: int,
+    engine: Engine,
+    request: GenerationRequest,
+    emit: Callable[[Part], None],
+) -> None:
+    choice = draft.choices[number]
+    try:
+        async for piece in engine.stream(request_of_choice(request, number)):
             if piece.completion_tokens and draft.first_token_ms is None:
                 draft.first_token_ms = now_ms()
-            draft.usage = Usage(piece.prompt_tokens, piece.completion_tokens)
-            draft.text += piece.text
-            if piece.text:
-                emit(piece.text)
+            choice.usage = Usage(piece.prompt_tokens, piece.completion_tokens)
+            choice.text += piece.text
+            logprobs = tuple(logprob_event(logprob) for logprob in piece.logprobs)
+            choice.logprobs += logprobs
+            if piece.text or logprobs:
+                emit(Part(piece.text, number, logprobs))
             if piece.finish_reason is not None:
-                draft.finish_reason = piece.finish_reason
-                draft.error = piece.error[: limits.REASON_CHARS_MAX] or None
+                choice.finish_reason = piece.finish_reason
+                choice.error = piece.error[: limits.REASON_CHARS_MAX] or None
     except GenerationFailed:
         # The engine itself has ended: this is no answer, and the next worker will give one.
         raise
-    except HeadwaterError as error:
-        draft.finish_reason = "error"
-        draft.error = str(error)[: limits.REASON_CHARS_MAX]
     except Exception as error:
-        # One prompt that nobody foresaw must not end the worker again at every replay (law 2).
-        log.exception("cannot answer %s", draft.context.prompt_id)
-        draft.finish_reason = "error"
-        draft.error = f"{type(error).__name__}: {error}"[: limits.REASON_CHARS_MAX]
+        choice.fail(_reason(error, draft))
+
+
+def _reason(error: Exception, draft: Draft) -> str:
+    if isinstance(error, HeadwaterError):
+        return str(error)
+    # One prompt that nobody foresaw must not end the worker again at every replay (law 2).
+    log.error("cannot answer %s", draft.context.prompt_id, exc_info=error)
+    return f"{type(error).__name__}: {error}"
 
 
 def make_request(draft: Draft, engine: Engine, passages_max: int) -> GenerationRequest:
@@ -156,18 +217,6 @@ def make_request(draft: Draft, engine: Engine, passages_max: int) -> GenerationR
         request_id=draft.generation_id,
         messages=build_messages(messages, texts[:fitting]),
         sampling=sampling_params(prompt.sampling, draft.context.prompt_id),
-    )
-
-
-def sampling_params(sampling: Sampling, prompt_id: str) -> SamplingParams:
-    """The engine's own form; without a seed the prompt's id gives one, so that replays agree."""
-    return SamplingParams(
-        max_tokens=sampling.max_tokens,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        seed=ids.seed(prompt_id) if sampling.seed is None else sampling.seed,
-        stop=tuple(sampling.stop),
     )
 
 

@@ -17,7 +17,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Final
 
-from agents.chunks import ChunkSender
+from agents.chunks import ChunkSender, Part
 from agents.dead_letters import bury
 from agents.draft import Draft, last_chunk, now_ms, write_answer
 from agents.finals import Finals
@@ -135,7 +135,7 @@ class Generate:
             finals = await self._finals_of(partition)
             # 1. A predecessor, or a twin of this record, may have finished it.
             generation = await finals.find(context.prompt_id, context.prompted_ms)
-            attempt, index, rest = now_ms(), 0, generation.text if generation else ""
+            attempt, index, rest = now_ms(), 0, Part(generation.text if generation else "")
             if generation is None:
                 # 2. and 3.
                 generation, index, rest = await self._write(flight, finals, attempt)
@@ -153,13 +153,13 @@ class Generate:
 
     async def _write(
         self, flight: InFlight, finals: Finals, attempt: int
-    ) -> tuple[Generation, int, str]:
-        """Answer and commit; returns the finished record, and index and text of the last chunk."""
+    ) -> tuple[Generation, int, Part]:
+        """Answer and commit; returns the finished record, and index and part of the last chunk."""
         engine, passages_max = self._engine, self._settings.passages_shown_max
         draft = Draft(flight.context, engine.model, engine.model_version, attempt)
 
-        async def send(index: int, text: str) -> None:
-            await self._send(flight, draft.chunk(index, text))
+        async def send(index: int, part: Part) -> None:
+            await self._send(flight, draft.chunk(index, part))
 
         # 2.
         sender = ChunkSender(send, self._settings.chunk_interval_ms)

@@ -7,8 +7,9 @@ reader accepts what a newer writer adds.
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
+import msgspec
 from msgspec import Meta, Struct
 
 from schemas import limits
@@ -72,7 +73,13 @@ class Message(Event, frozen=True):
 
 
 class Sampling(Event, frozen=True):
-    """How tokens are drawn. Temperature 0 takes the likeliest token each time."""
+    """How tokens are drawn, by OpenAI's and vLLM's names.
+
+    Temperature 0 takes the likeliest token each time. `n` answers share the prompt, and together
+    have at most 8,192 tokens; each draws with a seed of its own, the first with `seed`.
+    `json_schema` or `json_object` make the answer JSON, valid under the schema, unless it ends with
+    finish_reason `length`; `stop` cannot be used with them. `top_logprobs` needs `logprobs`.
+    """
 
     max_tokens: Annotated[int, Meta(ge=1, le=limits.MAX_TOKENS_MAX)] = 256
     temperature: Annotated[float, Meta(ge=0.0, le=2.0)] = 0.0
@@ -83,6 +90,34 @@ class Sampling(Event, frozen=True):
         list[Annotated[str, Meta(min_length=1, max_length=limits.STOP_CHARS_MAX)]],
         Meta(max_length=limits.STOPS_MAX),
     ] = []
+    min_p: Fraction = 0.0
+    repetition_penalty: Annotated[float, Meta(gt=0.0, le=10.0)] = 1.0
+    frequency_penalty: Annotated[float, Meta(ge=-2.0, le=2.0)] = 0.0
+    presence_penalty: Annotated[float, Meta(ge=-2.0, le=2.0)] = 0.0
+    n: Annotated[int, Meta(ge=1, le=limits.N_MAX)] = 1
+    logprobs: bool = False
+    top_logprobs: Annotated[int, Meta(ge=0, le=limits.TOP_LOGPROBS_MAX)] = 0
+    json_object: bool = False
+    json_schema: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        tokens = self.n * self.max_tokens
+        if tokens > limits.MAX_TOKENS_MAX:
+            raise ValueError(f"n · max_tokens is {tokens:,}, over {limits.MAX_TOKENS_MAX:,}")
+        if self.logprobs and tokens * (1 + self.top_logprobs) > limits.LOGPROBS_MAX:
+            raise ValueError(f"n · max_tokens · (1 + top_logprobs) is over {limits.LOGPROBS_MAX:,}")
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs")
+        if self.json_object or self.json_schema is not None:
+            self._check_json()
+
+    def _check_json(self) -> None:
+        if self.json_object and self.json_schema is not None:
+            raise ValueError("json_object and json_schema exclude each other")
+        if self.stop:
+            raise ValueError("stop cannot be used with JSON")
+        if len(msgspec.json.encode(self.json_schema)) > limits.JSON_SCHEMA_BYTES_MAX:
+            raise ValueError(f"json_schema has over {limits.JSON_SCHEMA_BYTES_MAX:,} bytes")
 
 
 class Retrieval(Event, frozen=True):
@@ -128,8 +163,40 @@ class Context(Event, frozen=True):
     retrieved_ms: TimeMs
 
 
+class TopLogprob(Event, frozen=True):
+    """A token that was likely, and its natural log probability, at least -9999.
+
+    `raw` (base64 in the JSON) holds its bytes where it is no whole characters.
+    """
+
+    token: Annotated[str, Meta(max_length=limits.TOKEN_CHARS_MAX)]
+    logprob: float
+    raw: bytes | None = None
+
+
+class TokenLogprob(Event, frozen=True):
+    """A token of the answer, and the likeliest in its place, of the model's own distribution."""
+
+    token: Annotated[str, Meta(max_length=limits.TOKEN_CHARS_MAX)]
+    logprob: float
+    raw: bytes | None = None
+    top: Annotated[list[TopLogprob], Meta(max_length=limits.TOP_LOGPROBS_MAX)] = []
+
+
+Logprobs = Annotated[list[TokenLogprob], Meta(max_length=limits.LOGPROBS_MAX)]
+
+
+class Alternative(Event, frozen=True):
+    """One of the further answers to a prompt whose sampling asks for several."""
+
+    text: Answer
+    finish_reason: FinishReason
+    logprobs: Logprobs = []
+    error: Reason | None = None
+
+
 class Usage(Event, frozen=True):
-    """Tokens read and written for one answer."""
+    """Tokens read and written for one prompt; those written are of all its answers."""
 
     prompt_tokens: Count
     completion_tokens: Count
@@ -148,7 +215,8 @@ class Timings(Event, frozen=True):
 class Generation(Event, frozen=True):
     """The finished record of one prompt; exactly one is visible to read-committed consumers.
 
-    `cited` holds 1-based numbers of `passages` that the answer cites or plainly repeats.
+    `cited` holds 1-based numbers of `passages` that the answer cites or plainly repeats. Of n
+    answers the first is `text`, the others are `alternatives`.
     """
 
     generation_id: Id
@@ -165,11 +233,13 @@ class Generation(Event, frozen=True):
     user_id: Id | None = None
     conversation_id: Id | None = None
     error: Reason | None = None
+    logprobs: Logprobs = []
+    alternatives: Annotated[list[Alternative], Meta(max_length=limits.N_MAX - 1)] = []
 
 
 class TokenChunk(Event, frozen=True):
     """One numbered piece of a generation; the first names its passages, the last carries the
-    finished record.
+    finished record. Of n answers, `choice` says which one (0 to n - 1) the text belongs to.
 
     A larger `attempt` (Unix milliseconds of its start) replaces a smaller one from index 0.
     """
@@ -185,6 +255,8 @@ class TokenChunk(Event, frozen=True):
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     generation: Generation | None = None
+    choice: Annotated[int, Meta(ge=0, le=limits.N_MAX - 1)] = 0
+    logprobs: Logprobs = []
 
 
 class Feedback(Event, frozen=True):

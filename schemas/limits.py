@@ -27,6 +27,12 @@ STOPS_MAX: Final = 16
 STOP_CHARS_MAX: Final = 200
 TOP_K_MAX: Final = 50
 MAX_TOKENS_MAX: Final = 8_192
+N_MAX: Final = 8
+TOP_LOGPROBS_MAX: Final = 20
+# Log probabilities told for one prompt at most: n · max_tokens · (1 + top_logprobs).
+LOGPROBS_MAX: Final = 16_384
+TOKEN_CHARS_MAX: Final = 1_000
+JSON_SCHEMA_BYTES_MAX: Final = 16_384
 SEED_MAX: Final = 2**53 - 1  # what every JSON reader keeps exactly
 PARTITION_MAX: Final = 100_000
 

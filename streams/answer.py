@@ -34,8 +34,8 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The answer so far."""
-        return self._assembly.delivered
+        """The answer so far; of n answers, the first."""
+        return self._assembly.delivered()
 
     @property
     def passages(self) -> list[FoundPassage]:
@@ -55,8 +55,7 @@ class Answer:
         """
         try:
             while self._assembly.generation is None:
-                delta = self._assembly.add(await self._next_chunk())
-                if delta is not None:
+                for delta in self._assembly.add(await self._next_chunk()):
                     yield delta
         finally:
             # Who leaves the loop early may come back for the rest.

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, cast, get_args
+from pathlib import Path
+from typing import Annotated, Any, cast, get_args
 
+import msgspec
 import typer
 
 from infra.commands.shell import AsJson, err, out, pairs, print_json, run, scalars
+from schemas.errors import EventInvalid
 from schemas.events import FoundPassage, Retrieval, Sampling, SearchMode
+from schemas.limits import N_MAX
 from streams.answer import Answer
 from streams.client import SILENCE_S_MAX, Client
 
@@ -25,16 +29,41 @@ def ask(
     ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
     temperature: Annotated[float, typer.Option(min=0.0, max=2.0, help="0: likeliest.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Draw from what holds this share.")] = 1.0,
+    min_p: Annotated[float, typer.Option(help="Least share of the likeliest's chance.")] = 0.0,
+    repetition_penalty: Annotated[float, typer.Option(help="Over 1: less of it again.")] = 1.0,
+    frequency_penalty: Annotated[float, typer.Option(help="For each use in the answer.")] = 0.0,
+    presence_penalty: Annotated[float, typer.Option(help="For any use in the answer.")] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Same seed, same answer.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="End before this text.")] = None,
+    answers: Annotated[int, typer.Option("--n", min=1, max=N_MAX, help="Answers.")] = 1,
+    logprobs: Annotated[bool, typer.Option(help="Log probabilities, in --json.")] = False,
+    top_logprobs: Annotated[int, typer.Option(help="And of so many likeliest.")] = 0,
+    json_object: Annotated[bool, typer.Option("--json-object", help="Answer in JSON.")] = False,
+    json_schema: Annotated[
+        Path | None, typer.Option(help="Answer in JSON, valid under the schema in this file.")
+    ] = None,
     conversation: Annotated[str | None, typer.Option(help="conversation_id.")] = None,
     user: Annotated[str | None, typer.Option(help="user_id.")] = None,
     timeout_s: Annotated[float, typer.Option(min=0.1, help="Longest silence.")] = SILENCE_S_MAX,
     as_json: AsJson = False,
 ) -> None:
     """Ask, and watch the answer come. Ctrl-C cancels it."""
-    sampling = Sampling(
-        max_tokens=max_tokens, temperature=temperature, seed=seed, stop=list(stop or [])
+    sampling = make_sampling(
+        json_schema,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        frequency_penalty=frequency_penalty,
+        presence_penalty=presence_penalty,
+        seed=seed,
+        stop=list(stop or []),
+        n=answers,
+        logprobs=logprobs or top_logprobs > 0,
+        top_logprobs=top_logprobs,
+        json_object=json_object,
     )
     retrieval = Retrieval(top_k, _mode(mode), score_floor, scalars(filters or [], "filter"))
     run(_ask(question, sampling, retrieval, conversation, user, timeout_s, as_json))
@@ -67,6 +96,18 @@ def feedback(
             out.print(f"recorded at {delivered.partition}@{delivered.offset}", markup=False)
 
     run(send())
+
+
+def make_sampling(json_schema: Path | None, **options: Any) -> Sampling:
+    """The options of a prompt. Raises EventInvalid for what contradicts or cannot be read."""
+    try:
+        if json_schema is not None:
+            options["json_schema"] = msgspec.json.decode(json_schema.read_bytes(), type=dict)
+        return Sampling(**options)
+    except OSError as error:
+        raise EventInvalid(f"{json_schema} cannot be read: {error}.", "Name a file.") from error
+    except ValueError as error:
+        raise EventInvalid(f"Sampling options: {error}.", "Change the option it names.") from error
 
 
 async def _ask(
@@ -102,11 +143,16 @@ async def stream_text(answer: Answer) -> None:
         if not shown:
             show_passages(answer.passages)
             shown = True
+        if delta.choice:
+            # One answer as it comes; the others below it.
+            continue
         if delta.restart:
             out.print("\n[the answer starts over on another worker]\n", markup=False)
         out.print(delta.text, end="", markup=False)
     generation = answer.generation
     assert generation is not None
+    for number, other in enumerate(generation.alternatives, start=2):
+        out.print(f"\n\n[answer {number}] {other.text}", end="", markup=False)
     took_ms = generation.timings.finished_ms - generation.timings.prompted_ms
     cited = ", ".join(f"[{number}]" for number in generation.cited) or "none"
     out.print(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from schemas.errors import EventInvalid
 
@@ -15,30 +15,62 @@ FinishReason = Literal["stop", "length", "error"]
 Message = Mapping[str, str]
 
 
+TOP_LOGPROBS_MAX: Final = 20
+
+
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How tokens are chosen. Raises EventInvalid for values out of range.
 
-    temperature 0 takes the likeliest token; top_k 0 and top_p 1 switch these cuts off; the same
-    seed gives the same text, whatever else the engine does; `stop` strings end the text and are
-    not part of it.
+    - temperature 0 takes the likeliest token. top_k 0, top_p 1 and min_p 0 switch these cuts off;
+      they apply in this order, min_p being a share of the likeliest token's probability.
+    - repetition_penalty (1: none) divides the scores of tokens in prompt and answer, as Hugging
+      Face does; frequency_penalty and presence_penalty (0: none) are subtracted for tokens in the
+      answer, as OpenAI does.
+    - The same seed gives the same text, whatever else the engine does.
+    - `stop` strings end the text and are not part of it.
+    - `logprobs` tells the log probability of each token, `top_logprobs` those of the likeliest.
+    - `json_schema` (a JSON Schema, as JSON) or `json_object` (any JSON object) constrain the text:
+      one that ends with finish_reason "stop" is JSON and valid under the schema.
     """
 
     max_tokens: int = 256
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
     seed: int = 0
     stop: tuple[str, ...] = ()
+    logprobs: bool = False
+    top_logprobs: int = 0
+    json_schema: str | None = None
+    json_object: bool = False
 
     def __post_init__(self) -> None:
+        constrained = self.json_object or self.json_schema is not None
         faults = {
             "max_tokens must be 1 or more": self.max_tokens < 1,
             "temperature must be 0 to 100": not 0.0 <= self.temperature <= 100.0,
             "top_p must be over 0, up to 1": not 0.0 < self.top_p <= 1.0,
             "top_k must be 0 (off) or more": self.top_k < 0,
+            "min_p must be 0 (off) to 1": not 0.0 <= self.min_p <= 1.0,
+            "repetition_penalty must be over 0, up to 10": not 0.0 < self.repetition_penalty <= 10,
+            "frequency_penalty must be -2 to 2": not -2.0 <= self.frequency_penalty <= 2.0,
+            "presence_penalty must be -2 to 2": not -2.0 <= self.presence_penalty <= 2.0,
             "seed must be 0 to 2^63 - 1": not 0 <= self.seed < 2**63,
             "stop must hold no empty string": "" in self.stop,
+            f"top_logprobs must be 0 to {TOP_LOGPROBS_MAX}": not (
+                0 <= self.top_logprobs <= TOP_LOGPROBS_MAX
+            ),
+            "top_logprobs needs logprobs": self.top_logprobs > 0 and not self.logprobs,
+            "json_schema and json_object exclude each other": (
+                self.json_object and self.json_schema is not None
+            ),
+            # A stop string would cut the JSON anywhere.
+            "stop and JSON exclude each other": constrained and bool(self.stop),
         }
         found = [fault for fault, present in faults.items() if present]
         if found:
@@ -55,10 +87,32 @@ class GenerationRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class TopLogprob:
+    """A token and its natural log probability, at least -9999. `raw` holds its bytes: a token may
+    be part of a character, and its text then shows U+FFFD."""
+
+    token: str
+    logprob: float
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A chosen token, and the likeliest in its place (among them it, or not), likeliest first."""
+
+    token: str
+    logprob: float
+    raw: bytes
+    top: tuple[TopLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
     """Text that one step added, and the counts so far (an end token counts as completion).
 
-    Only the last piece has a `finish_reason`; its text may be empty.
+    Only the last piece has a `finish_reason`; its text may be empty. `logprobs`, where asked for,
+    are those of all tokens chosen since the last piece but an end token, also of tokens whose text
+    is held back or was cut off by a stop string.
     """
 
     text: str
@@ -66,6 +120,7 @@ class Piece:
     prompt_tokens: int
     finish_reason: FinishReason | None = None
     error: str = ""
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class Engine(Protocol):
@@ -84,7 +139,8 @@ class Engine(Protocol):
         Closing the iterator (`contextlib.aclosing`) or cancelling its reader ends the generation
         within one step.
         Raises EventInvalid at once when the prompt leaves no room for an answer; while it is read,
-        GenerationFailed when the engine closes before the answer is complete.
+        EventInvalid for a JSON Schema that cannot be followed, and GenerationFailed when the engine
+        closes before the answer is complete.
         """
 
     def count_tokens(self, messages: tuple[Message, ...]) -> int:

@@ -6,12 +6,14 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from models.engine.batch_model import BatchModel
 from models.engine.detokenize import TextStream
-from models.engine.protocol import FinishReason, Piece
-from models.engine.sampling import Sampler, choose_tokens
+from models.engine.grammar import Vocabulary
+from models.engine.logprobs import token_logprob
+from models.engine.protocol import FinishReason, Piece, TokenLogprob
+from models.engine.sampling import Chosen, Sampler, choose_tokens
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +28,12 @@ class Sequence:
     sampler: Sampler
     text: TextStream
     send: Callable[[Piece], None]
+    # Where log probabilities are asked for.
+    vocabulary: Vocabulary | None = None
     cancelled: bool = False
     completion_tokens: int = 0
     last_token: int = -1
+    logprobs: list[TokenLogprob] = field(default_factory=list)
 
     @property
     def position(self) -> int:
@@ -36,7 +41,8 @@ class Sequence:
         return len(self.prompt) + self.completion_tokens - 1
 
     def piece(self, text: str, reason: FinishReason | None = None, error: str = "") -> Piece:
-        return Piece(text, self.completion_tokens, len(self.prompt), reason, error)
+        logprobs, self.logprobs = tuple(self.logprobs), []
+        return Piece(text, self.completion_tokens, len(self.prompt), reason, error, logprobs)
 
 
 class Scheduler:
@@ -69,8 +75,8 @@ class Scheduler:
         sequence = self.waiting.popleft()
         try:
             logits = self.model.prefill(len(self.running), sequence.prompt)
-            token = choose_tokens(logits[None], [sequence.sampler])[0]
-            finished = self._advance(sequence, token)
+            chosen = choose_tokens(logits[None], [sequence.sampler])[0]
+            finished = self._advance(sequence, chosen)
         except Exception as error:
             # The other rows are untouched: only this request fails.
             self._fail([sequence], error)
@@ -84,8 +90,8 @@ class Scheduler:
             return
         try:
             logits = self.model.decode([s.last_token for s in batch], [s.position for s in batch])
-            tokens = choose_tokens(logits, [s.sampler for s in batch])
-            pairs = zip(batch, tokens, strict=True)
+            chosen = choose_tokens(logits, [s.sampler for s in batch])
+            pairs = zip(batch, chosen, strict=True)
             finished = [s for s, token in pairs if self._advance(s, token)]
         except Exception as error:
             # Some rows may be half written: none of them can go on.
@@ -94,11 +100,14 @@ class Scheduler:
             return
         self._remove(finished)
 
-    def _advance(self, sequence: Sequence, token: int) -> bool:
+    def _advance(self, sequence: Sequence, chosen: Chosen) -> bool:
         """Takes one token in and sends its text; whether the sequence is finished."""
+        token = chosen.token
         sequence.completion_tokens += 1
         sequence.last_token = token
         ended = token in self.ends
+        if sequence.vocabulary is not None and not ended:
+            sequence.logprobs.append(token_logprob(chosen, sequence.vocabulary))
         full = sequence.completion_tokens >= sequence.max_tokens
         text = "" if ended else sequence.text.push(token)
         if (ended or full) and not sequence.text.stopped:

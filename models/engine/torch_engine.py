@@ -13,9 +13,10 @@ import torch
 from models.engine.batch_model import BatchModel
 from models.engine.chat import encode_chat
 from models.engine.detokenize import TextStream
+from models.engine.grammar import Grammars
 from models.engine.load import Loaded, load
 from models.engine.options import TorchEngineOptions
-from models.engine.protocol import GenerationRequest, Message, Piece
+from models.engine.protocol import GenerationRequest, Message, Piece, SamplingParams
 from models.engine.sampling import Sampler
 from models.engine.scheduler import Scheduler, Sequence
 from schemas.errors import EventInvalid, GenerationFailed
@@ -40,6 +41,7 @@ class TorchEngine:
         self._inbox: Inbox = queue.SimpleQueue()
         self._open: set[Outbox] = set()
         self._loaded: Loaded | None = None
+        self._grammars: Grammars | None = None
         self._scheduler: Scheduler | None = None
         self._thread: threading.Thread | None = None
         self._ended = asyncio.Event()
@@ -73,11 +75,11 @@ class TorchEngine:
             request_id=request.request_id,
             prompt=prompt,
             max_tokens=min(request.sampling.max_tokens, room),
-            sampler=Sampler(request.sampling),
+            sampler=Sampler(request.sampling, prompt),
             text=TextStream(tokenizer, request.sampling.stop),
             send=lambda piece: self._in_loop(outbox.put_nowait, piece),
         )
-        return self._pieces(sequence, outbox)
+        return self._pieces(sequence, outbox, request.sampling)
 
     def count_tokens(self, messages: tuple[Message, ...]) -> int:
         """Tokens of the whole prompt, the chat template's own included. Raises EventInvalid."""
@@ -101,9 +103,12 @@ class TorchEngine:
     def waiting(self) -> int:
         return self._inbox.qsize() + (len(self._scheduler.waiting) if self._scheduler else 0)
 
-    async def _pieces(self, sequence: Sequence, outbox: Outbox) -> AsyncGenerator[Piece, None]:
+    async def _pieces(
+        self, sequence: Sequence, outbox: Outbox, params: SamplingParams
+    ) -> AsyncGenerator[Piece, None]:
         # A generator's body starts when it is first read: nothing is queued for nobody.
         self._started()
+        await self._prepare(sequence, params)
         self._open.add(outbox)
         self._inbox.put(sequence)
         try:
@@ -117,6 +122,16 @@ class TorchEngine:
         finally:
             sequence.cancelled = True
             self._open.discard(outbox)
+
+    async def _prepare(self, sequence: Sequence, params: SamplingParams) -> None:
+        """What may take long and is not done in the engine's thread: grammar and vocabulary."""
+        assert self._grammars is not None
+        if params.logprobs:
+            sequence.vocabulary = await self._grammars.vocabulary()
+        grammar = await self._grammars.grammar(params)
+        if grammar is not None:
+            sequence.sampler = Sampler(params, sequence.prompt, grammar)
+        self._started()
 
     def _started(self) -> Loaded:
         if self._loaded is None or self._ended.is_set():
@@ -146,6 +161,8 @@ class TorchEngine:
         # The first passes choose and build kernels: not at the cost of the first request.
         model.decode([int(model.prefill(0, [0]).argmax())], [1])
         self._scheduler = Scheduler(model, options.slots, loaded.end_tokens)
+        vocabulary_size = loaded.model.get_output_embeddings().weight.shape[0]
+        self._grammars = Grammars(loaded.tokenizer, vocabulary_size, loaded.end_tokens)
         self._loaded = loaded
         return self._scheduler
 

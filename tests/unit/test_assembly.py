@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
-from schemas.events import FoundPassage, Generation, Timings, TokenChunk, Usage
+from schemas.events import Alternative, FoundPassage, Generation, Timings, TokenChunk, Usage
 from streams.assembly import Assembly, Delta
 
 PASSAGE = FoundPassage("a#0", "a", "a text", 1.0)
@@ -29,7 +30,7 @@ def last(attempt: int, index: int, text: str, final: str) -> TokenChunk:
 
 
 def deltas(assembly: Assembly, chunks: Iterable[TokenChunk]) -> list[Delta]:
-    return [delta for item in chunks if (delta := assembly.add(item)) is not None]
+    return [delta for item in chunks for delta in assembly.add(item)]
 
 
 def test_pieces_arrive_in_order() -> None:
@@ -119,6 +120,25 @@ def test_an_empty_answer_ends_without_a_delta() -> None:
     assert assembly.generation is not None
 
 
+def test_several_answers_to_one_prompt_are_kept_apart() -> None:
+    assembly = Assembly()
+    record = structs.replace(finished("ab"), alternatives=[Alternative("xyz", "length")])
+    chunks = [
+        chunk(1, 0, "a"),
+        chunk(1, 1, "x", choice=1),
+        chunk(2, 0, "w", choice=1),
+        chunk(2, 1, "a"),
+        chunk(2, 2, "b", finish_reason="stop", generation=record),
+    ]
+    assert deltas(assembly, chunks) == [
+        Delta("a", "v1"),
+        Delta("x", "v1", choice=1),
+        Delta("w", "v2", restart=True, choice=1),
+        Delta("b", "v2"),
+        Delta("xyz", "v2", restart=True, choice=1),
+    ]
+
+
 @st.composite
 def chunk_logs(draw: st.DrawFn) -> tuple[list[TokenChunk], str]:
     """Chunks of several attempts, any number of times and in any order; the last one finishes."""
@@ -143,8 +163,7 @@ def test_whatever_arrives_the_reader_ends_with_the_finished_text(
     chunks, final = log
     assembly, read = Assembly(), ""
     for item in chunks:
-        delta = assembly.add(item)
-        if delta is not None:
+        for delta in assembly.add(item):
             read = delta.text if delta.restart else read + delta.text
-        assert read == assembly.delivered
+        assert read == assembly.delivered()
     assert read == final
