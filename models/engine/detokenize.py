@@ -66,11 +66,14 @@ class TextStream:
         return self._before_stop(self._held + self._detokenizer.finish())
 
     def _before_stop(self, text: str) -> str:
-        places = [place for place in (text.find(stop) for stop in self._stop) if place >= 0]
-        if not places:
+        found = [
+            (place + len(stop), place) for stop in self._stop if (place := text.find(stop)) >= 0
+        ]
+        if not found:
             return text
         self.stopped = True
-        return text[: min(places)]
+        # The one that was complete first, so that it does not matter how tokens cut the text.
+        return text[: min(found)[1]]
 
     def _held_size(self, text: str) -> int:
         longest = max((len(stop) for stop in self._stop), default=1) - 1

@@ -251,3 +251,21 @@ async def test_contexts_hold_all_that_generation_needs(
     context: Context = codec.decode(CONTEXTS, record.value or b"")
     assert context.prompt.messages[-1].content == "Self-contained?"
     assert context.prompt_id == answer.prompt_id
+
+
+async def test_several_answers_in_json_reach_the_asker(client: Client) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"deep": {"type": "boolean"}, "metres": {"type": "integer", "maximum": 99}},
+        "required": ["deep"],
+    }
+    sampling = Sampling(max_tokens=60, temperature=1.0, seed=3, n=3, json_schema=schema)
+    answer = await client.ask("How deep?", sampling=sampling, retrieval=NO_PASSAGES)
+    read: dict[int, str] = {}
+    async for delta in answer:
+        read[delta.choice] = ("" if delta.restart else read.get(delta.choice, "")) + delta.text
+    generation = await answer.finished()
+    texts = [generation.text, *(other.text for other in generation.alternatives)]
+    assert [read[choice] for choice in range(3)] == texts
+    assert all(isinstance(json.loads(text)["deep"], bool) for text in texts)
+    assert answer.text == generation.text

@@ -56,6 +56,23 @@ class Headwater:
         return int(ended.value.code or 0), printed.out, printed.err
 
 
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--json-schema", "nowhere.json"], "cannot be read"),
+        (["--json-schema", str(ROOT / "README.md")], "malformed"),
+        (["--json-object", "--stop", "x"], "stop cannot be used"),
+        (["--n", "8", "--max-tokens", "2000"], "n · max_tokens"),
+    ],
+)
+def test_sampling_options_that_cannot_be_are_named(
+    headwater: Headwater, words: list[str], complaint: str
+) -> None:
+    status, _, complained = headwater("ask", "why?", *words)
+    assert status == 1
+    assert complaint in complained
+
+
 @pytest.mark.parametrize("words", ALL, ids=lambda words: " ".join(words) or "headwater")
 def test_every_command_explains_itself(words: tuple[str, ...]) -> None:
     ran = CliRunner().invoke(cli.cli, [*words, "--help"])

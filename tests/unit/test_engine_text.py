@@ -69,6 +69,39 @@ def test_what_may_begin_a_stop_string_is_held_back() -> None:
     assert "".join(stream.push(token) for token in encode("wait STO")) == "wait "
 
 
+def plainly_stopped(text: str, stops: list[str]) -> tuple[str, bool]:
+    """Character by character, until one of the stop strings is complete."""
+    for end in range(1, len(text) + 1):
+        for start in range(end):
+            if text[start:end] in stops:
+                return text[:start], True
+    return text, False
+
+
+@given(st.lists(st.integers(3, len(TOKENIZER) - 1), max_size=30), st.data())
+def test_how_tokens_cut_text_and_characters_does_not_matter_to_stop_strings(
+    tokens: list[int], data: st.DataObject
+) -> None:
+    text = TOKENIZER.decode(tokens)
+    places = st.integers(0, max(0, len(text) - 1))
+    parts = st.tuples(places, st.integers(1, 5)).map(lambda p: text[p[0] : p[0] + p[1]] or "?")
+    stops = data.draw(st.lists(parts | st.text(min_size=1, max_size=3), max_size=4))
+    assert shown(tokens, *stops) == plainly_stopped(text, stops)
+
+
+@given(st.text(max_size=20), st.data())
+def test_characters_of_many_bytes_are_stopped_at_like_others(
+    text: str, data: st.DataObject
+) -> None:
+    start = data.draw(st.integers(0, max(0, len(text) - 1)))
+    stop = text[start : start + data.draw(st.integers(1, 3))] or "🌊"
+    assert shown(encode(text), stop) == plainly_stopped(text, [stop])
+
+
+def test_the_stop_string_that_is_complete_first_counts() -> None:
+    assert shown(encode("xabcd"), "abcd", "bc") == ("xa", True)
+
+
 @given(st.text("ab", max_size=30), st.lists(st.text("ab", min_size=1, max_size=4), max_size=3))
 def test_no_stop_string_ever_shows(text: str, stops: list[str]) -> None:
     seen, stopped = shown(encode(text), *stops)
