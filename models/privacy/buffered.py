@@ -126,4 +126,5 @@ def _log_loss(free: Tensor, rounds: int, participations_max: int, separation_min
     total = torch.stack(
         [torch.nn.functional.pad(series, (start, 0))[:rounds] for start in starts]
     ).sum(0)
-    return error.log() + torch.linalg.vector_norm(total).log()
+    value: Tensor = error.log() + torch.linalg.vector_norm(total).log()
+    return value
