@@ -73,3 +73,15 @@ class ProvisioningFailed(HeadwaterError):
 
 class WorkerFailed(HeadwaterError):
     """A supervised process did not start, or keeps dying."""
+
+
+class LedgerBroken(HeadwaterError):
+    """The privacy ledger does not verify, or contradicts what was about to be written to it."""
+
+
+class BudgetSpent(HeadwaterError):
+    """The privacy budget of an adapter allows no further round."""
+
+
+class DataInvalid(HeadwaterError):
+    """A file of examples or an adapter on disk is not what it should be."""

@@ -51,11 +51,11 @@ def end_tokens(tokenizer: PreTrainedTokenizerBase, config: GenerationConfig) -> 
     ends = config.eos_token_id
     found = set(ends if isinstance(ends, list) else [ends])
     found.add(tokenizer.eos_token_id)
-    found.add(_chat_end_token(tokenizer))
+    found.add(chat_end_token(tokenizer))
     return frozenset(token for token in found if token is not None)
 
 
-def _chat_end_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
+def chat_end_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The special token that the template puts right after an answer, if it does."""
     turn = [{"role": "user", "content": "?"}, {"role": "assistant", "content": ANSWER}]
     after = _render(tokenizer, turn, add_generation_prompt=False).rpartition(ANSWER)[2].strip()

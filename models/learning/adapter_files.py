@@ -1,0 +1,100 @@
+"""Adapters on disk, as PEFT reads and writes them. Safetensors only: nothing is unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import msgspec
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from models.learning.lora import LoraShape
+from models.privacy.noise import Tensors
+from schemas.errors import DataInvalid
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+CONFIG_FILE = "adapter_config.json"
+
+
+class _Config(msgspec.Struct):
+    """What we write and read of PEFT's LoraConfig; other fields have PEFT's defaults."""
+
+    r: int
+    lora_alpha: float
+    target_modules: list[str]
+    base_model_name_or_path: str = ""
+    peft_type: str = "LORA"
+    task_type: str = "CAUSAL_LM"
+    inference_mode: bool = True
+    bias: str = "none"
+    lora_dropout: float = 0.0
+    fan_in_fan_out: bool = False
+    use_rslora: bool = False
+    use_dora: bool = False
+    modules_to_save: list[str] | None = None
+
+
+def artifact_bytes(adapter: Tensors) -> bytes:
+    """The weights file of an adapter; equal weights give equal bytes."""
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in adapter.items()})
+
+
+def write_adapter(folder: Path, adapter: Tensors, shape: LoraShape, base: str) -> str:
+    """Writes a folder that PEFT loads, durable and whole or not at all; returns the file's sha256.
+
+    `base` names the base model. A folder that is there already is left as it is: name folders by
+    their content.
+    """
+    content = artifact_bytes(adapter)
+    if not folder.exists():
+        config = _Config(shape.rank, shape.alpha, list(shape.targets), base)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            _write(partial / WEIGHTS_FILE, content)
+            _write(partial / CONFIG_FILE, msgspec.json.format(msgspec.json.encode(config)))
+            partial.chmod(0o755)
+            _sync_folder(partial)
+            partial.rename(folder)
+            _sync_folder(folder.parent)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_adapter(folder: Path) -> tuple[Tensors, LoraShape]:
+    """An adapter that we or PEFT wrote, on the CPU. Raises DataInvalid for another."""
+    try:
+        config = msgspec.json.decode((folder / CONFIG_FILE).read_bytes(), type=_Config)
+        tensors = load((folder / WEIGHTS_FILE).read_bytes())
+    except (OSError, msgspec.DecodeError, SafetensorError) as error:
+        raise DataInvalid(
+            f"{folder} holds no LoRA adapter: {error}.",
+            f"Name a folder with {CONFIG_FILE} and {WEIGHTS_FILE}.",
+        ) from error
+    plain = config.peft_type == "LORA" and config.bias == "none" and not config.modules_to_save
+    if not plain or config.use_rslora or config.use_dora:
+        raise DataInvalid(
+            f"{folder} holds an adapter of another kind than plain LoRA.",
+            "Train it without bias, modules_to_save, rsLoRA and DoRA.",
+        )
+    return tensors, LoraShape(config.r, config.lora_alpha, tuple(config.target_modules))
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
