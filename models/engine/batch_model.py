@@ -1,56 +1,85 @@
-"""A causal model and its slots: prefill one row, decode all rows. Knows nothing of requests."""
+"""One pass over the tokens of many requests. Knows keys, values and adapters; nothing of text."""
 
 from __future__ import annotations
 
-import torch
-from transformers import PreTrainedModel
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from models.engine.slots import SlotCache, Write
+import torch
+
+from models.engine.attention import DecodeGroup, PromptGroup
+from models.engine.kv_memory import Held, KvMemory
+from models.engine.llama import Llama
+from models.engine.low_rank import Stacks
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Tokens that follow the `held.read` first ones of a request: one, or a piece of its prompt.
+
+    `ends` says that they are the last known ones: the logits after them are wanted.
+    """
+
+    held: Held
+    tokens: Sequence[int]
+    adapter_slot: int
+    ends: bool
 
 
 class BatchModel:
-    """Rows 0…n - 1 run; the caller keeps them packed with `move`."""
+    """The model with its memory."""
 
-    def __init__(self, model: PreTrainedModel, slots: int, tokens_max: int) -> None:
+    def __init__(self, model: Llama, kv: KvMemory, adapters: Stacks) -> None:
         self.model = model
-        self.device = model.device
-        layers = model.config.get_text_config().num_hidden_layers
-        self.cache = SlotCache(layers, slots, tokens_max)
+        self.kv = kv
+        self.adapters = adapters
 
-    @torch.inference_mode()
-    def prefill(self, row: int, tokens: list[int]) -> torch.Tensor:
-        """Reads a whole prompt into `row`; returns the logits (V,) of what follows it."""
-        self.cache.expect(Write(length=len(tokens), row=row))
-        return self._forward(
-            torch.tensor([tokens], device=self.device),
-            torch.arange(len(tokens), device=self.device)[None],
-            mask=None,
-        )[0]
+    def run(self, works: Sequence[Work]) -> tuple[list[Work], torch.Tensor]:
+        """Reads all tokens of `works`, which hold every settled request or none of them.
 
-    @torch.inference_mode()
-    def decode(self, tokens: list[int], positions: list[int]) -> torch.Tensor:
-        """Appends token i at position i to each row i; returns the logits (n, V) that follow."""
-        at = torch.tensor(positions, device=self.device)
-        length = max(positions) + 1
-        self.cache.expect(Write(length=length, positions=at))
-        # (n, 1, 1, T): row i sees its own positions, not what longer rows have beyond them.
-        mask = (torch.arange(length, device=self.device) <= at[:, None])[:, None, None]
-        return self._forward(torch.tensor(tokens, device=self.device)[:, None], at[:, None], mask)
+        Returns the works that end, in the order of their logits (n, V).
+        """
+        ordered, groups = self._groups(works)
+        tokens = [token for work in ordered for token in work.tokens]
+        positions = [work.held.read + step for work in ordered for step in range(len(work.tokens))]
+        slots = [work.adapter_slot for work in ordered for _ in work.tokens]
+        device = self.model.device
+        logits = self.model(
+            torch.tensor(tokens, device=device),
+            torch.tensor(positions, device=device),
+            groups,
+            torch.tensor(_ends(ordered), dtype=torch.long, device=device),
+            self.adapters.for_rows(slots),
+        )
+        for work in ordered:
+            work.held.read += len(work.tokens)
+        return [work for work in ordered if work.ends], logits
 
-    @torch.inference_mode()
-    def move(self, source: int, target: int, length: int) -> None:
-        """Row `source`, of `length` positions, takes the place of row `target`."""
-        self.cache.move(source, target, length)
+    def _groups(self, works: Sequence[Work]) -> tuple[list[Work], list[DecodeGroup | PromptGroup]]:
+        """Works in the order of rows, arena by arena, then those that read prompts."""
+        shape, like = self.model.shape, self.model.embeddings
+        settled = {id(work.held): work for work in works if work.held.stage is None}
+        ordered: list[Work] = []
+        groups: list[DecodeGroup | PromptGroup] = []
+        for arena in self.kv.arenas if settled else []:
+            if arena.owners:
+                groups.append(DecodeGroup(shape, arena, len(ordered), like))
+                ordered += [settled[id(held)] for held in arena.owners]
+        count = len(ordered)
+        for work in works:
+            if work.held.stage is not None:
+                groups.append(PromptGroup(shape, work.held, len(work.tokens), count, like))
+                ordered.append(work)
+                count += len(work.tokens)
+        return ordered, groups
 
-    def _forward(
-        self, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None
-    ) -> torch.Tensor:
-        logits: torch.Tensor = self.model(
-            input_ids=tokens,
-            position_ids=positions,
-            attention_mask=mask,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits
-        return logits[:, -1]
+
+def _ends(works: Sequence[Work]) -> list[int]:
+    """The place of each wanted logit's token in the pass."""
+    places = []
+    count = 0
+    for work in works:
+        count += len(work.tokens)
+        if work.ends:
+            places.append(count - 1)
+    return places

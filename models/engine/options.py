@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from schemas.errors import SettingsInvalid
 
@@ -12,22 +13,32 @@ from schemas.errors import SettingsInvalid
 class TorchEngineOptions:
     """What the local engine runs and how. Raises SettingsInvalid.
 
-    `slots` requests run together, each with up to `context_tokens_max` tokens of prompt and answer;
-    keys and values take up to slots · context_tokens_max · (bytes per token; SmolLM2 in bfloat16:
-    23 kB) of memory. `threads` None leaves torch's choice.
+    `slots` requests run together, each with up to `context_tokens_max` tokens of prompt and answer.
+    Keys and values take up to `kv_bytes_max` of memory (SmolLM2 in bfloat16: 23 kB a token), by
+    default enough for `slots` requests of 512 tokens. At least two whole contexts
+    must fit. `prompt_tokens_step` tokens of prompts are read in one step at most. `weights` are of
+    4 bits for one to four rows ("4bit", on a CPU in bfloat16 only), of the model's own size
+    ("full"), or 4 bits where nothing is lost ("auto": the packaged model, whose file has 4 bits).
+    `adapters_max` versions are in memory together. `threads` None leaves torch's choice.
     """
 
     cache_dir: Path
     model: str = "smollm2"
-    slots: int = 8
+    slots: int = 16
     context_tokens_max: int = 2048
+    kv_bytes_max: int | None = None
+    prompt_tokens_step: int = 256
+    weights: Literal["auto", "full", "4bit"] = "auto"
+    adapters_max: int = 32
     device: str = "auto"
     dtype: str = "auto"
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        if self.slots < 1 or self.context_tokens_max < 2 or (self.threads or 1) < 1:
+        counts = (self.slots, self.prompt_tokens_step, self.adapters_max, self.threads or 1)
+        if min(counts) < 1 or self.context_tokens_max < 2:
             raise SettingsInvalid(
-                "slots and threads must be 1 or more, context_tokens_max 2 or more.",
+                "slots, prompt_tokens_step, adapters_max and threads must be 1 or more, "
+                "context_tokens_max 2 or more.",
                 "Correct the engine's settings.",
             )

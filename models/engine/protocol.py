@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Literal, Protocol
 
 from schemas.errors import EventInvalid
@@ -16,6 +17,9 @@ Message = Mapping[str, str]
 
 
 TOP_LOGPROBS_MAX: Final = 20
+DEFAULT_ADAPTER: Final = "default"
+# The version of the model without an adapter.
+BASE_VERSION: Final = "base"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +83,17 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One conversation to be continued by one assistant message."""
+    """One conversation to be continued by one assistant message.
+
+    It runs on `model_version`, if one is named, which must be loaded; otherwise on the version of
+    `adapter` that is live when it starts. Either way it keeps that version to its end.
+    """
 
     request_id: str
     messages: tuple[Message, ...]
     sampling: SamplingParams
+    adapter: str = DEFAULT_ADAPTER
+    model_version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +131,18 @@ class Piece:
     finish_reason: FinishReason | None = None
     error: str = ""
     logprobs: tuple[TokenLogprob, ...] = ()
+    model_version: str = BASE_VERSION
 
 
 class Engine(Protocol):
     """Answers many conversations together, each as a stream of text."""
 
     model: str
-    model_version: str
     context_tokens_max: int
+
+    @property
+    def model_version(self) -> str:
+        """The live version of the default adapter."""
 
     async def start(self) -> None:
         """Loads and warms up. Raises ModelUnavailable."""
@@ -145,6 +159,17 @@ class Engine(Protocol):
 
     def count_tokens(self, messages: tuple[Message, ...]) -> int:
         """Tokens of the whole prompt, the chat template's own included."""
+
+    async def load_adapter(self, name: str, version: str, folder: Path) -> None:
+        """Loads the PEFT adapter in `folder`; from then on new answers for `name` use it.
+
+        A version never changes: one that is loaded already only goes live. Open answers go on with
+        the version they began with. Raises ModelUnavailable for an adapter that does not fit, and
+        what was live stays so.
+        """
+
+    async def unload_adapter(self, name: str, version: str) -> None:
+        """Frees a version once no open answer uses it; if it is live, the base model is, then."""
 
     async def close(self) -> None:
         """Ends open streams with GenerationFailed and frees everything. May be called twice."""

@@ -1,134 +1,207 @@
-"""Who runs when: requests join and leave the batch between steps. All tensors but logits are
-elsewhere."""
+"""Who runs when. Tensors are elsewhere (`batch_model`), text too (`sequence`).
+
+A step is one pass over one token of every request that decodes, and over as many tokens of prompts
+as the step has room for: a long prompt is read in pieces and no stream waits for it. Requests start
+in the order of their arrival. When memory runs out, the one that started last gives its place up
+and starts again later, from the tokens that it had.
+"""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence as Listed
 
-from models.engine.batch_model import BatchModel
-from models.engine.detokenize import TextStream
-from models.engine.grammar import Vocabulary
-from models.engine.logprobs import token_logprob
-from models.engine.protocol import FinishReason, Piece, TokenLogprob
-from models.engine.sampling import Chosen, Sampler, choose_tokens
+import torch
+
+from models.engine.batch_model import BatchModel, Work
+from models.engine.metrics import EngineMetrics
+from models.engine.sampling import Chosen, choose_tokens
+from models.engine.sequence import Sequence
+from models.engine.versions import Versions
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, eq=False)
-class Sequence:
-    """One request on its way. `cancelled` is the only field that another thread sets."""
-
-    request_id: str
-    prompt: list[int]
-    max_tokens: int
-    sampler: Sampler
-    text: TextStream
-    send: Callable[[Piece], None]
-    # Where log probabilities are asked for.
-    vocabulary: Vocabulary | None = None
-    cancelled: bool = False
-    completion_tokens: int = 0
-    last_token: int = -1
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-
-    @property
-    def position(self) -> int:
-        """How many positions the model has read: where `last_token` goes next."""
-        return len(self.prompt) + self.completion_tokens - 1
-
-    def piece(self, text: str, reason: FinishReason | None = None, error: str = "") -> Piece:
-        logprobs, self.logprobs = tuple(self.logprobs), []
-        return Piece(text, self.completion_tokens, len(self.prompt), reason, error, logprobs)
-
-
 class Scheduler:
-    """`running[i]` is row i of the model; rows stay packed from 0."""
+    """Belongs to the engine's thread, which is in torch's inference mode."""
 
-    def __init__(self, model: BatchModel, slots: int, ends: frozenset[int]) -> None:
+    def __init__(
+        self,
+        model: BatchModel,
+        versions: Versions,
+        ends: frozenset[int],
+        slots: int,
+        prompt_tokens_step: int,
+    ) -> None:
         self.model = model
-        self.slots = slots
+        self.versions = versions
         self.ends = ends
+        self.slots = slots
+        self.prompt_tokens_step = prompt_tokens_step
         self.waiting: deque[Sequence] = deque()
+        # In the order in which they started.
         self.running: list[Sequence] = []
+        self.metrics = EngineMetrics()
 
     @property
     def idle(self) -> bool:
         return not self.waiting and not self.running
 
     def step(self) -> None:
-        """One prefill at most, so that running streams wait for one prompt, never for a queue."""
+        """One token for everybody who decodes, and some of a prompt."""
         self._drop_cancelled()
-        self._prefill_one()
-        self._decode_all()
+        self._admit()
+        self._make_room()
+        works = self._plan()
+        if works:
+            self._run(works)
+
+    def end_all(self) -> None:
+        """Forgets every request."""
+        for sequence in [*self.running, *self.waiting]:
+            self._leave(sequence)
+        self.running.clear()
+        self.waiting.clear()
 
     def _drop_cancelled(self) -> None:
-        self.waiting = deque(s for s in self.waiting if not s.cancelled)
-        self._remove([s for s in self.running if s.cancelled])
+        for sequence in [s for s in self.running if s.cancelled]:
+            self._finish(sequence)
+        if any(s.cancelled for s in self.waiting):
+            for sequence in [s for s in self.waiting if s.cancelled]:
+                self._leave(sequence)
+            self.waiting = deque(s for s in self.waiting if not s.cancelled)
 
-    def _prefill_one(self) -> None:
-        if not self.waiting or len(self.running) >= self.slots:
-            return
-        sequence = self.waiting.popleft()
-        try:
-            logits = self.model.prefill(len(self.running), sequence.prompt)
-            chosen = choose_tokens(logits[None], [sequence.sampler])[0]
-            finished = self._advance(sequence, chosen)
-        except Exception as error:
-            # The other rows are untouched: only this request fails.
-            self._fail([sequence], error)
-            return
-        if not finished:
+    def _admit(self) -> None:
+        while self.waiting and len(self.running) < self.slots:
+            sequence = self.waiting[0]
+            held = self.model.kv.admit(len(sequence.tokens))
+            if held is None:
+                return
+            self.waiting.popleft()
+            sequence.held = held
+            try:
+                self._start(sequence)
+            except Exception as error:
+                self._fail([sequence], error)
+                continue
             self.running.append(sequence)
 
-    def _decode_all(self) -> None:
-        batch = list(self.running)
-        if not batch:
-            return
+    def _start(self, sequence: Sequence) -> None:
+        # One that was preempted goes on with the version that it began with.
+        if not sequence.started:
+            sequence.version = self.versions.start(sequence.adapter, sequence.version)
+            sequence.started = True
+            sequence.started_s = time.monotonic()
+            self.metrics.queue_s.observe(sequence.started_s - sequence.arrived_s)
+
+    def _make_room(self) -> None:
+        """A place for the next token of every row, at the cost of those that started last."""
+        for sequence in list(self.running):
+            held = sequence.held
+            if held is None or held.stage is not None or held.read < held.arena.row_tokens:
+                continue
+            while sequence.held is not None and not self.model.kv.grow(held):
+                self._preempt(self.running[-1])
+
+    def _preempt(self, sequence: Sequence) -> None:
+        assert sequence.held is not None
+        self.running.remove(sequence)
+        self.model.kv.release(sequence.held)
+        sequence.held = None
+        self.waiting.appendleft(sequence)
+        self.metrics.preemptions.inc()
+
+    def _plan(self) -> list[Work]:
+        works = []
+        left = self.prompt_tokens_step
+        for sequence in self.running:
+            held, version = sequence.held, sequence.version
+            assert held is not None and version is not None
+            if held.stage is not None and left > 0 and held.read == 0:
+                held.read = self.model.kv.prefixes.load(version, sequence.tokens, held.stage)
+                self.metrics.prefix_tokens.inc(held.read)
+                self.metrics.prefix_queries.inc(len(sequence.tokens))
+            count = 1 if held.stage is None else min(left, sequence.unread)
+            if held.stage is not None:
+                left -= count
+            if count:
+                tokens = sequence.tokens[held.read : held.read + count]
+                ends = count == sequence.unread
+                works.append(Work(held, tokens, self.versions.slot(version), ends))
+        return works
+
+    def _run(self, works: list[Work]) -> None:
+        owners = {id(s.held): s for s in self.running}
+        began_s = time.monotonic()
         try:
-            logits = self.model.decode([s.last_token for s in batch], [s.position for s in batch])
-            chosen = choose_tokens(logits, [s.sampler for s in batch])
-            pairs = zip(batch, chosen, strict=True)
-            finished = [s for s, token in pairs if self._advance(s, token)]
+            ended, logits = self.model.run(works)
+            sequences = [owners[id(work.held)] for work in ended]
+            chosen = self._choose(sequences, logits)
         except Exception as error:
-            # Some rows may be half written: none of them can go on.
-            self.running.clear()
-            self._fail(batch, error)
+            # Keys and values may be half written: nobody who took part can go on.
+            self._fail([owners[id(work.held)] for work in works], error)
             return
-        self._remove(finished)
+        self.metrics.step(works, time.monotonic() - began_s)
+        for sequence, token in chosen:
+            self._advance(sequence, token)
 
-    def _advance(self, sequence: Sequence, chosen: Chosen) -> bool:
-        """Takes one token in and sends its text; whether the sequence is finished."""
-        token = chosen.token
-        sequence.completion_tokens += 1
-        sequence.last_token = token
-        ended = token in self.ends
-        if sequence.vocabulary is not None and not ended:
-            sequence.logprobs.append(token_logprob(chosen, sequence.vocabulary))
-        full = sequence.completion_tokens >= sequence.max_tokens
-        text = "" if ended else sequence.text.push(token)
-        if (ended or full) and not sequence.text.stopped:
-            text += sequence.text.finish()
-        reason: FinishReason | None = "length" if full else None
-        if ended or sequence.text.stopped:
-            reason = "stop"
-        if text or reason:
-            sequence.send(sequence.piece(text, reason))
-        return reason is not None
+    def _choose(
+        self, sequences: list[Sequence], logits: torch.Tensor
+    ) -> list[tuple[Sequence, Chosen]]:
+        """A token for each row of logits (n, V); a request whose wishes cannot be met fails."""
+        if not sequences:
+            return []
+        try:
+            chosen = choose_tokens(logits, [s.sampler for s in sequences])
+            return list(zip(sequences, chosen, strict=True))
+        except Exception as error:
+            if any(s.sampler.taken > s.completion_tokens for s in sequences):
+                # Some have taken their token in already: choosing again would be a second draw.
+                raise
+            if len(sequences) == 1:
+                self._fail(sequences, error)
+                return []
+        # One of them is at fault, and the others must not pay for it.
+        return [
+            pair
+            for row, sequence in enumerate(sequences)
+            for pair in self._choose([sequence], logits[row : row + 1])
+        ]
 
-    def _remove(self, leaving: list[Sequence]) -> None:
-        """The last row moves into each gap."""
-        for sequence in leaving:
-            row = self.running.index(sequence)
-            last = self.running.pop()
-            if last is not sequence:
-                self.model.move(len(self.running), row, last.position)
-                self.running[row] = last
+    def _advance(self, sequence: Sequence, token: Chosen) -> None:
+        held, version = sequence.held, sequence.version
+        assert held is not None and version is not None
+        self.metrics.token(sequence)
+        try:
+            reason = sequence.advance(token, self.ends)
+        except Exception as error:
+            self._fail([sequence], error)
+            return
+        if reason is not None:
+            self.metrics.finished(sequence, reason)
+            self._finish(sequence)
+        elif held.stage is not None:
+            self.model.kv.prefixes.store(version, sequence.prompt, held.stage)
+            self.model.kv.settle(held)
 
-    def _fail(self, sequences: list[Sequence], error: Exception) -> None:
+    def _fail(self, sequences: Listed[Sequence], error: Exception) -> None:
         log.error("generation failed: %s", error, exc_info=error)
         for sequence in sequences:
-            sequence.send(sequence.piece("", "error", f"{type(error).__name__}: {error}"))
+            self.metrics.finished(sequence, "error")
+            sequence.fail(error)
+            self._finish(sequence)
+
+    def _finish(self, sequence: Sequence) -> None:
+        if sequence in self.running:
+            self.running.remove(sequence)
+        self._leave(sequence)
+
+    def _leave(self, sequence: Sequence) -> None:
+        if sequence.held is not None:
+            self.model.kv.release(sequence.held)
+            sequence.held = None
+        if sequence.started and sequence.version is not None:
+            self.versions.end(sequence.version)
+            sequence.started = False

@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import threading
 from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
 from typing import Any
 
 import torch
+from prometheus_client import CollectorRegistry
 
-from models.engine.batch_model import BatchModel
+from models.engine.assemble import assemble
 from models.engine.chat import encode_chat
 from models.engine.detokenize import TextStream
 from models.engine.grammar import Grammars
 from models.engine.load import Loaded, load
+from models.engine.low_rank import arrange
 from models.engine.options import TorchEngineOptions
-from models.engine.protocol import GenerationRequest, Message, Piece, SamplingParams
+from models.engine.protocol import (
+    BASE_VERSION,
+    DEFAULT_ADAPTER,
+    GenerationRequest,
+    Message,
+    Piece,
+    SamplingParams,
+)
 from models.engine.sampling import Sampler
-from models.engine.scheduler import Scheduler, Sequence
-from schemas.errors import EventInvalid, GenerationFailed
+from models.engine.scheduler import Scheduler
+from models.engine.sequence import Sequence
+from models.learning.adapter_files import read_adapter
+from schemas.errors import DataInvalid, EventInvalid, GenerationFailed, ModelUnavailable
+
+log = logging.getLogger(__name__)
 
 Inbox = queue.SimpleQueue[Sequence | None]
 Outbox = asyncio.Queue[Piece | GenerationFailed]
@@ -35,7 +50,6 @@ class TorchEngine:
     def __init__(self, options: TorchEngineOptions) -> None:
         self.options = options
         self.model = options.model
-        self.model_version = "base"
         # The model may allow less: final after `start`.
         self.context_tokens_max = options.context_tokens_max
         self._inbox: Inbox = queue.SimpleQueue()
@@ -78,12 +92,26 @@ class TorchEngine:
             sampler=Sampler(request.sampling, prompt),
             text=TextStream(tokenizer, request.sampling.stop),
             send=lambda piece: self._in_loop(outbox.put_nowait, piece),
+            adapter=request.adapter,
+            version=request.model_version,
         )
         return self._pieces(sequence, outbox, request.sampling)
 
     def count_tokens(self, messages: tuple[Message, ...]) -> int:
         """Tokens of the whole prompt, the chat template's own included. Raises EventInvalid."""
         return len(encode_chat(self._started().tokenizer, messages))
+
+    async def load_adapter(self, name: str, version: str, folder: Path) -> None:
+        """See `Engine.load_adapter`. Everything slow happens beside the event loop and beside the
+        engine's thread; then one reference changes."""
+        scheduler = self._scheduler_now()
+        if version not in scheduler.versions.loaded() and version != BASE_VERSION:
+            await asyncio.to_thread(_load_adapter, scheduler, version, folder)
+        scheduler.versions.go_live(name, version)
+
+    async def unload_adapter(self, name: str, version: str) -> None:
+        """See `Engine.unload_adapter`. Returns at once; the last open answer frees the memory."""
+        self._scheduler_now().versions.unload(name, version)
 
     async def close(self) -> None:
         """Ends open streams with GenerationFailed, then the thread; frees the model."""
@@ -94,6 +122,16 @@ class TorchEngine:
         # Its last act was to set the event, so this returns at once.
         self._thread.join()
         self._loaded = self._scheduler = None
+
+    @property
+    def model_version(self) -> str:
+        """The live version of the default adapter."""
+        return self._scheduler.versions.live(DEFAULT_ADAPTER) if self._scheduler else BASE_VERSION
+
+    @property
+    def metrics(self) -> CollectorRegistry:
+        """What Prometheus may scrape."""
+        return self._scheduler_now().metrics.registry
 
     @property
     def running(self) -> int:
@@ -138,8 +176,14 @@ class TorchEngine:
             raise _not_running()
         return self._loaded
 
+    def _scheduler_now(self) -> Scheduler:
+        self._started()
+        assert self._scheduler is not None
+        return self._scheduler
+
     # From here on: the worker thread.
 
+    @torch.inference_mode()
     def _work(self, ready: asyncio.Future[None]) -> None:
         try:
             scheduler = self._load()
@@ -147,6 +191,7 @@ class TorchEngine:
             while self._receive(scheduler):
                 scheduler.step()
         except Exception as error:
+            log.exception("the engine's thread ends")
             self._in_loop(_resolve, ready, error)
         finally:
             self._in_loop(self._end)
@@ -157,14 +202,16 @@ class TorchEngine:
             torch.set_num_threads(options.threads)
         loaded = load(options.model, options.cache_dir, options.device, options.dtype)
         self.context_tokens_max = min(options.context_tokens_max, loaded.context_tokens_max)
-        model = BatchModel(loaded.model, options.slots, self.context_tokens_max)
-        # The first passes choose and build kernels: not at the cost of the first request.
-        model.decode([int(model.prefill(0, [0]).argmax())], [1])
-        self._scheduler = Scheduler(model, options.slots, loaded.end_tokens)
+        scheduler = assemble(options, loaded, self.context_tokens_max)
+        scheduler.metrics.watch("num_requests_running", "In the batch.", lambda: self.running)
+        scheduler.metrics.watch("num_requests_waiting", "Not started.", lambda: self.waiting)
+        kv, versions = scheduler.model.kv, scheduler.versions
+        scheduler.metrics.watch("kv_cache_usage_perc", "1 is full.", lambda: kv.usage)
+        scheduler.metrics.watch("lora_loaded", "Adapters.", lambda: len(versions.loaded()))
         vocabulary_size = loaded.model.get_output_embeddings().weight.shape[0]
         self._grammars = Grammars(loaded.tokenizer, vocabulary_size, loaded.end_tokens)
-        self._loaded = loaded
-        return self._scheduler
+        self._loaded, self._scheduler = loaded, scheduler
+        return scheduler
 
     def _receive(self, scheduler: Scheduler) -> bool:
         """Takes new requests in, waits for one when there is nothing to do; False to stop."""
@@ -191,6 +238,17 @@ class TorchEngine:
         self._ended.set()
         for outbox in self._open:
             outbox.put_nowait(_not_running())
+
+
+@torch.inference_mode()
+def _load_adapter(scheduler: Scheduler, version: str, folder: Path) -> None:
+    """Runs in a thread of its own. Raises ModelUnavailable."""
+    try:
+        tensors, lora = read_adapter(folder)
+    except DataInvalid as error:
+        raise ModelUnavailable(error.message, error.remedy) from error
+    model = scheduler.model.model
+    scheduler.versions.load(version, arrange(tensors, lora.scaling, model.shape, model.dtype))
 
 
 def _not_running() -> GenerationFailed:

@@ -26,9 +26,9 @@ class _Config(msgspec.Struct):
     r: int
     lora_alpha: float
     target_modules: list[str]
-    base_model_name_or_path: str = ""
+    base_model_name_or_path: str | None = None
     peft_type: str = "LORA"
-    task_type: str = "CAUSAL_LM"
+    task_type: str | None = "CAUSAL_LM"
     inference_mode: bool = True
     bias: str = "none"
     lora_dropout: float = 0.0

@@ -1,6 +1,6 @@
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ import torch
 from tiny_model import build_tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from models.engine.batch_model import BatchModel
+from models.engine.batch_model import BatchModel, Work
 from models.engine.options import TorchEngineOptions
 from models.engine.protocol import Engine, GenerationRequest, Piece, SamplingParams
+from models.engine.sampling import Sampler
 from models.engine.torch_engine import TorchEngine
 from schemas.errors import EventInvalid, GenerationFailed, ModelUnavailable, SettingsInvalid
 
@@ -215,14 +216,14 @@ async def test_messages_that_the_template_refuses_are_refused(engine: Engine) ->
 async def test_a_failing_step_ends_its_requests_and_the_engine_goes_on(
     engine: Engine, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decode = BatchModel.decode
+    run = BatchModel.run
 
-    def fail_when_full(model: BatchModel, tokens: list[int], positions: list[int]) -> torch.Tensor:
-        if len(tokens) == 2:
+    def fail_when_full(model: BatchModel, works: Sequence[Work]) -> Any:
+        if sum(work.held.stage is None for work in works) == 2:
             raise RuntimeError("out of memory")
-        return decode(model, tokens, positions)
+        return run(model, works)
 
-    monkeypatch.setattr(BatchModel, "decode", fail_when_full)
+    monkeypatch.setattr(BatchModel, "run", fail_when_full)
     both = await asyncio.gather(*(read(engine, request(q, max_tokens=400)) for q in QUESTIONS[1:3]))
     assert [pieces[-1].finish_reason for pieces in both] == ["error", "error"]
     assert both[0][-1].error == "RuntimeError: out of memory"
@@ -230,14 +231,13 @@ async def test_a_failing_step_ends_its_requests_and_the_engine_goes_on(
 
 
 @pytest.mark.asyncio
-async def test_a_prompt_that_fails_leaves_the_running_ones_alone(
+async def test_a_request_whose_wishes_fail_leaves_the_running_ones_alone(
     engine: Engine, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running = asyncio.create_task(answer(engine, "the river", max_tokens=400))
     await until(engine, running=1)
-    with monkeypatch.context() as patch:
-        patch.setattr(BatchModel, "prefill", lambda model, row, tokens: 1 / 0)
-        failed = await read(engine, request("x"))
+    monkeypatch.setattr(Sampler, "adjust", lambda sampler, logits: 1 / 0)
+    failed = await read(engine, request("x", presence_penalty=1.0))
     assert [piece.finish_reason for piece in failed] == ["error"]
     assert await running == reference.answer("the river", 400)
 

@@ -1,0 +1,67 @@
+"""Builds the parts of a local engine around a loaded model."""
+
+from __future__ import annotations
+
+from models.engine.batch_model import BatchModel, Work
+from models.engine.kv_memory import KvMemory
+from models.engine.llama import Llama, Shape
+from models.engine.load import Loaded
+from models.engine.low_rank import BASE, Stacks
+from models.engine.options import TorchEngineOptions
+from models.engine.scheduler import Scheduler
+from models.engine.versions import Versions
+from models.weights import PACKAGED_MODEL
+from schemas.errors import SettingsInvalid
+
+# What a request is expected to take, prompt and answer, where no limit is set.
+ROW_TOKENS_DEFAULT = 512
+
+
+def assemble(options: TorchEngineOptions, loaded: Loaded, context_tokens_max: int) -> Scheduler:
+    """A scheduler with its model, memory and adapters; warm. Raises SettingsInvalid."""
+    lossless = options.model == PACKAGED_MODEL and options.weights == "auto"
+    model = Llama(loaded.model, context_tokens_max, lossless or options.weights == "4bit")
+    like = model.embeddings
+    tokens_max = kv_tokens_max(options, model.shape, like.element_size(), context_tokens_max)
+    stacks = Stacks(model.shape, options.adapters_max, like)
+    scheduler = Scheduler(
+        BatchModel(model, KvMemory(model.shape, tokens_max, context_tokens_max, like), stacks),
+        Versions(stacks),
+        loaded.end_tokens,
+        options.slots,
+        options.prompt_tokens_step,
+    )
+    _warm_up(scheduler.model)
+    return scheduler
+
+
+def kv_tokens_max(
+    options: TorchEngineOptions, shape: Shape, element_bytes: int, context_tokens_max: int
+) -> int:
+    """How many positions keys and values have memory for. Raises SettingsInvalid."""
+    # A row moves while it grows, and a prompt into its row: one request needs two places at once.
+    least = 2 * context_tokens_max
+    if options.kv_bytes_max is None:
+        return max(options.slots * min(context_tokens_max, ROW_TOKENS_DEFAULT), least)
+    token_bytes = shape.layers * shape.kv_size * element_bytes
+    tokens = options.kv_bytes_max // token_bytes
+    if tokens < least:
+        raise SettingsInvalid(
+            f"kv_bytes_max {options.kv_bytes_max} holds {tokens} tokens, and one request of "
+            f"{context_tokens_max} tokens needs {least}.",
+            f"Set it to {least * token_bytes} or more, or lower context_tokens_max.",
+        )
+    return tokens
+
+
+def _warm_up(batch: BatchModel) -> None:
+    """The first passes choose and build kernels: not at the cost of the first request."""
+    for rows in (1, 8):
+        held = [batch.kv.admit(8) for _ in range(rows)]
+        works = [Work(h, [0] * 8, BASE, True) for h in held if h is not None]
+        batch.run(works)
+        for work in works:
+            batch.kv.settle(work.held)
+        batch.run([Work(work.held, [0], BASE, True) for work in works])
+        for work in works:
+            batch.kv.release(work.held)

@@ -1,0 +1,85 @@
+"""How the tokens of one pass look at keys and values: rows that decode together, and pieces of
+prompts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from models.engine.kv_memory import Arena, Held
+from models.engine.llama import Shape
+
+
+class DecodeGroup:
+    """One new token for each row of an arena, in the order of its rows."""
+
+    def __init__(self, shape: Shape, arena: Arena, first: int, like: Tensor) -> None:
+        """`first` is the place of row 0's token in the pass."""
+        reads = [held.read for held in arena.owners]
+        self.tokens = slice(first, first + len(reads))
+        self._shape, self._arena, self._rows = shape, arena, len(reads)
+        self._length = max(reads) + 1
+        positions = torch.tensor(reads, device=like.device)
+        starts = torch.arange(self._rows, device=like.device) * arena.row_tokens
+        self._places = starts + positions
+        self._mask: Tensor | None = None
+        if min(reads) + 1 < self._length:
+            # A row must not see what longer rows have beyond its end.
+            beyond = torch.arange(self._length, device=like.device) > positions[:, None]
+            mask = _hide(beyond, like)[:, None, None]  # (rows, 1, 1, length)
+            self._mask = mask.expand(-1, shape.key_heads, shape.queries_per_key, -1)
+
+    def attend(self, layer: int, queries: Tensor, kv: Tensor) -> Tensor:
+        """See `llama.Attention`."""
+        shape, stored = self._shape, self._arena.layers[layer]
+        stored.view(-1, shape.kv_size).index_copy_(0, self._places, kv)
+        seen = stored[: self._rows, : self._length]
+        keys, values = _heads(shape, seen)
+        # The query heads that share a key head take the place of successive tokens: no copies of
+        # keys and values.
+        asked = queries.view(self._rows, shape.key_heads, -1, shape.head_size)
+        found = functional.scaled_dot_product_attention(asked, keys, values, attn_mask=self._mask)
+        return found.reshape(self._rows, shape.query_size)
+
+
+class PromptGroup:
+    """Successive tokens of one prompt, which see its earlier ones and each other."""
+
+    def __init__(self, shape: Shape, held: Held, count: int, first: int, like: Tensor) -> None:
+        assert held.stage is not None
+        self.tokens = slice(first, first + count)
+        self._shape, self._stage = shape, held.stage
+        self._start, self._end = held.read, held.read + count
+        self._mask: Tensor | None = None
+        if count > 1:
+            positions = torch.arange(self._start, self._end, device=like.device)
+            beyond = torch.arange(self._end, device=like.device) > positions[:, None]
+            # (G · count, end): once for each query head that shares a key head.
+            self._mask = _hide(beyond, like).repeat(shape.queries_per_key, 1)
+
+    def attend(self, layer: int, queries: Tensor, kv: Tensor) -> Tensor:
+        """See `llama.Attention`."""
+        shape, stored = self._shape, self._stage[layer]
+        stored[self._start : self._end] = kv
+        keys, values = _heads(shape, stored[None, : self._end])
+        # (count, K, G, D) → (1, K, G · count, D)
+        count = len(queries)
+        split = queries.view(count, shape.key_heads, shape.queries_per_key, shape.head_size)
+        asked = split.permute(1, 2, 0, 3).reshape(1, shape.key_heads, -1, shape.head_size)
+        found = functional.scaled_dot_product_attention(asked, keys, values, attn_mask=self._mask)
+        heads = found.view(shape.key_heads, shape.queries_per_key, count, shape.head_size)
+        return heads.permute(2, 0, 1, 3).reshape(count, shape.query_size)
+
+
+def _heads(shape: Shape, kv: Tensor) -> tuple[Tensor, Tensor]:
+    """Stored (rows, length, 2·K·D) as keys and values, (rows, K, length, D) each; no copy."""
+    rows, length, _ = kv.shape
+    keys, values = kv.view(rows, length, 2, shape.key_heads, shape.head_size).unbind(2)
+    return keys.transpose(1, 2), values.transpose(1, 2)
+
+
+def _hide(hidden: Tensor, like: Tensor) -> Tensor:
+    """0 where attention may look, minus infinity where `hidden`."""
+    mask = torch.zeros(hidden.shape, dtype=like.dtype, device=like.device)
+    return mask.masked_fill_(hidden, float("-inf"))

@@ -1,0 +1,178 @@
+"""Memory for keys and values: a stated number of positions, shared by prompts that are being read,
+rows of running requests, and prefixes kept for reuse.
+
+Attention is fastest when the rows of a batch lie side by side and are equally long. So rows come in
+a few sizes (256, 512, … positions), all rows of one size lie in one arena, packed from 0, and a row
+that outgrows its size moves to the next: within a factor of two of what is needed, and one
+attention call for each size in use. A prompt is read into memory of its own (its stage) and copied
+to its row when it is complete, so that half-read prompts leave no gaps between the rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from models.engine.llama import Shape
+from models.engine.prefix_cache import PrefixCache
+
+ROW_TOKENS_MIN = 256
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """What one request holds: a stage while its prompt is read, then row `index` of an arena.
+
+    `read` is the number of positions whose keys and values are there.
+    """
+
+    arena: Arena
+    stage: Tensor | None  # (layers, positions, 2·K·D)
+    read: int = 0
+    index: int = -1
+
+    @property
+    def tokens(self) -> int:
+        """Positions counted against the limit."""
+        return self.arena.row_tokens + (0 if self.stage is None else self.stage.shape[1])
+
+
+class Arena:
+    """Rows of `row_tokens` positions; rows 0 … len(owners) - 1 are in use."""
+
+    def __init__(self, shape: Shape, row_tokens: int, like: Tensor) -> None:
+        self.row_tokens = row_tokens
+        self.owners: list[Held] = []
+        # (layers, rows, row_tokens, 2·K·D). Zeros, not empty: a masked position still enters a
+        # product, and 0 · NaN is NaN.
+        self._kv = like.new_zeros(shape.layers, 0, row_tokens, shape.kv_size)
+        self.layers = self._kv.unbind(0)
+
+    @property
+    def capacity_tokens(self) -> int:
+        return self._kv.shape[1] * self.row_tokens
+
+    @property
+    def full(self) -> bool:
+        return len(self.owners) == self._kv.shape[1]
+
+    def resize(self, rows: int) -> None:
+        """Room for `rows` rows, at least those in use. Copies them."""
+        old, used = self._kv, len(self.owners)
+        self._kv = old.new_zeros(old.shape[0], max(rows, used), *old.shape[2:])
+        self._kv[:, :used] = old[:, :used]
+        self.layers = self._kv.unbind(0)
+
+    def take(self, held: Held, source: Tensor) -> None:
+        """A new last row, with the first `held.read` positions of source (layers, …, 2·K·D)."""
+        held.arena, held.index = self, len(self.owners)
+        self.owners.append(held)
+        self._kv[:, held.index, : held.read] = source[:, : held.read]
+
+    def give_back(self, held: Held) -> None:
+        """The last row moves into the gap."""
+        last = self.owners.pop()
+        if last is not held:
+            self._kv[:, held.index, : last.read] = self._kv[:, last.index, : last.read]
+            self.owners[held.index] = last
+            last.index = held.index
+
+    def row(self, held: Held) -> Tensor:
+        """(layers, row_tokens, 2·K·D)"""
+        return self._kv[:, held.index]
+
+
+class KvMemory:
+    """Admits requests as long as they fit, and moves them between stage and rows."""
+
+    def __init__(
+        self, shape: Shape, tokens_max: int, context_tokens_max: int, like: Tensor
+    ) -> None:
+        """Keys and values take the dtype and device of `like`."""
+        self.tokens_max = tokens_max
+        self.prefixes = PrefixCache(tokens_max // 4)
+        self.arenas = [Arena(shape, size, like) for size in _row_sizes(context_tokens_max)]
+        self._shape = shape
+        self._like = like
+        # Of requests alone: prefixes give way.
+        self.held_tokens = 0
+
+    def admit(self, tokens: int) -> Held | None:
+        """A stage for `tokens` and the promise of a row for one more; None when nothing is free."""
+        arena = self._arena_for(tokens + 1)
+        if not self._reserve(arena.row_tokens + tokens):
+            return None
+        stage = self._like.new_empty(self._shape.layers, tokens, self._shape.kv_size)
+        return Held(arena, stage)
+
+    def settle(self, held: Held) -> None:
+        """A prompt that was read moves from its stage to its row."""
+        stage = held.stage
+        assert stage is not None
+        held.stage = None
+        self.held_tokens -= stage.shape[1]
+        self._make_row(held.arena)
+        held.arena.take(held, stage)
+
+    def grow(self, held: Held) -> bool:
+        """Moves a row to the next larger size; False when nothing is free."""
+        old = held.arena
+        larger = self._arena_for(held.read + 1)
+        if not self._reserve(larger.row_tokens):
+            return False
+        row = old.row(held).clone()
+        old.give_back(held)
+        self.held_tokens -= old.row_tokens
+        self._make_row(larger)
+        larger.take(held, row)
+        return True
+
+    def release(self, held: Held) -> None:
+        """What `held` took is free again."""
+        self.held_tokens -= held.tokens
+        if held.stage is None:
+            held.arena.give_back(held)
+        held.stage = None
+
+    @property
+    def usage(self) -> float:
+        """The share of the limit that running requests hold."""
+        return self.held_tokens / self.tokens_max
+
+    def _reserve(self, tokens: int) -> bool:
+        if self.held_tokens + tokens > self.tokens_max:
+            return False
+        self.held_tokens += tokens
+        self.prefixes.shrink(self.tokens_max - self.held_tokens)
+        return True
+
+    def _make_row(self, arena: Arena) -> None:
+        """Room for one more row. Doubles, if all that is allocated stays under the limit then."""
+        if not arena.full:
+            return
+        rows = len(arena.owners)
+        for wanted in (max(2 * rows, 1), rows + 1):
+            if self._allocated(arena) + wanted * arena.row_tokens <= self.tokens_max:
+                arena.resize(wanted)
+                return
+        # Others keep rows that nobody uses any more.
+        for other in self.arenas:
+            other.resize(0)
+        arena.resize(rows + 1)
+
+    def _allocated(self, but: Arena) -> int:
+        rows = sum(arena.capacity_tokens for arena in self.arenas if arena is not but)
+        return rows + self.prefixes.tokens
+
+    def _arena_for(self, tokens: int) -> Arena:
+        return next(arena for arena in self.arenas if arena.row_tokens >= tokens)
+
+
+def _row_sizes(context_tokens_max: int) -> list[int]:
+    sizes = []
+    size = ROW_TOKENS_MIN
+    while size < context_tokens_max:
+        sizes.append(size)
+        size *= 2
+    return [*sizes, context_tokens_max]

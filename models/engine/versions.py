@@ -1,0 +1,114 @@
+"""Which adapter versions are loaded, which is live, and who still uses which.
+
+The event loop loads and retires; the engine's thread asks for the live version when a request
+starts and tells when it ends. A request keeps its version, so an old one stays in memory until the
+last request that uses it has ended.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+
+from models.engine.low_rank import BASE, Adapter, Stacks
+from models.engine.protocol import BASE_VERSION
+from schemas.errors import ModelUnavailable
+
+
+class Versions:
+    """Slots of a `Stacks` by version name. Every method may be called from any thread."""
+
+    def __init__(self, stacks: Stacks) -> None:
+        self._stacks = stacks
+        self._lock = threading.Lock()
+        self._slots: dict[str, int] = {BASE_VERSION: BASE}
+        self._free = list(range(stacks.slots))[::-1]
+        self._live: dict[str, str] = {}
+        self._users: Counter[str] = Counter()
+        # Loaded for requests that name them, without being live.
+        self._kept: set[str] = set()
+
+    def live(self, adapter: str) -> str:
+        """The version that new requests for `adapter` start on."""
+        with self._lock:
+            return self._live.get(adapter, BASE_VERSION)
+
+    def loaded(self) -> list[str]:
+        """Every version whose weights are in memory."""
+        with self._lock:
+            return [version for version in self._slots if version != BASE_VERSION]
+
+    def load(self, version: str, adapter: Adapter) -> None:
+        """Puts weights into memory, until they were live and are not any more, or `unload`.
+
+        Raises ModelUnavailable when every slot is in use.
+        """
+        with self._lock:
+            if version in self._slots:
+                return
+            if not self._free:
+                raise ModelUnavailable(
+                    f"All {self._stacks.slots} adapter slots are in use.",
+                    "Wait until requests on older versions end, or raise adapters_max.",
+                )
+            slot = self._free.pop()
+        # Outside the lock: no row uses this slot yet, and the engine's thread must not wait.
+        self._stacks.put(slot, adapter)
+        with self._lock:
+            self._slots[version] = slot
+            self._kept.add(version)
+
+    def go_live(self, adapter: str, version: str) -> None:
+        """From now on new requests for `adapter` start on `version`, which must be loaded."""
+        with self._lock:
+            if version not in self._slots:
+                raise _unknown(version)
+            before = self._live.get(adapter, BASE_VERSION)
+            self._live[adapter] = version
+            self._kept.discard(version)
+            self._retire(before)
+
+    def unload(self, adapter: str, version: str) -> None:
+        """Frees a version, now or when its last request ends; the base model replaces it."""
+        with self._lock:
+            if self._live.get(adapter) == version:
+                self._live[adapter] = BASE_VERSION
+            self._kept.discard(version)
+            self._retire(version)
+
+    def start(self, adapter: str, version: str | None) -> str:
+        """The version that a request runs on: the wanted one, or the live one. Pair with `end`.
+
+        Raises ModelUnavailable for one that is not loaded.
+        """
+        with self._lock:
+            chosen = version or self._live.get(adapter, BASE_VERSION)
+            if chosen not in self._slots:
+                raise _unknown(chosen)
+            self._users[chosen] += 1
+            return chosen
+
+    def end(self, version: str) -> None:
+        """A request on `version` has ended."""
+        with self._lock:
+            self._users[version] -= 1
+            self._retire(version)
+
+    def slot(self, version: str) -> int:
+        """Where the weights of a version that is in use are."""
+        return self._slots[version]
+
+    def _retire(self, version: str) -> None:
+        wanted = version in self._kept or version in self._live.values()
+        if wanted or self._users[version] > 0 or version not in self._slots:
+            return
+        if version == BASE_VERSION:
+            return
+        del self._users[version]
+        self._free.append(self._slots.pop(version))
+
+
+def _unknown(version: str) -> ModelUnavailable:
+    return ModelUnavailable(
+        f"Adapter version {version!r} is not loaded.", "Ask for the live version, or load it first."
+    )
