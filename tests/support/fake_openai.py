@@ -40,6 +40,7 @@ class FakeServer:
     pace_s: float = 0.001
     api_key: str = ""
     owner: str = "vllm"
+    loads_adapters: bool = True
     faults: deque[str] = field(default_factory=deque)
     adapters: dict[str, str] = field(default_factory=dict)
     # Bodies of all chat requests; how many are answered now; connections so far.
@@ -94,6 +95,8 @@ class FakeServer:
     def _manage(self, path: str, body: dict[str, Any]) -> bytes:
         if path == "/v1/models":
             return json.dumps({"object": "list", "data": self._models()}).encode()
+        if not self.loads_adapters:
+            raise Refused(404, "Not Found")
         if path == "/v1/load_lora_adapter":
             self._load(body["lora_name"], body["lora_path"])
         elif path != "/v1/unload_lora_adapter":
