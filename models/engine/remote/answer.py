@@ -111,6 +111,7 @@ class RemoteAnswer:
 
     async def _pause_s(self, fault: ServerFault | EventInvalid, backoff: Backoff) -> float | None:
         """How long to wait before the request is sent again; None not to."""
+        self._unclear = False
         if self.tally.begun:
             return None
         if isinstance(fault, EventInvalid):

@@ -22,6 +22,9 @@ from models.engine.remote.wire import DIALECTS, chat_body
 
 log = logging.getLogger("headwater.generate")
 
+# More than a chat template adds of its own, a default system message included.
+_TEMPLATE_TOKENS_MAX = 256
+
 
 class RemoteEngine:
     """An `Engine` that passes requests on. All methods belong to the event loop of `start`.
@@ -72,7 +75,7 @@ class RemoteEngine:
         if room is not None:
             body["max_tokens"] = min(sampling.max_tokens, room)
         # Whatever the tokenizer, a token has at least one byte.
-        tokens_most = sum(len(message["content"].encode()) for message in messages)
+        tokens_most = _TEMPLATE_TOKENS_MAX + sum(len(m["content"].encode()) for m in messages)
         return self._pieces(
             RemoteAnswer(
                 self._client,
