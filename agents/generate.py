@@ -20,13 +20,12 @@ from typing import Final
 from agents.chunks import ChunkSender, Part
 from agents.dead_letters import bury
 from agents.draft import Draft, last_chunk, now_ms, write_answer
+from agents.engines import make_engine
 from agents.finals import Finals
 from agents.intake import Intake, Taken
 from agents.settings import GenerateSettings, WorkerSettings
 from agents.worker import follow_assignment, make_app, raw_topic, run
-from models.engine.options import TorchEngineOptions
 from models.engine.protocol import Engine
-from models.engine.torch_engine import TorchEngine
 from schemas import codec, headers
 from schemas.errors import EventInvalid, Fenced, SettingsInvalid
 from schemas.events import Context, Generation, TokenChunk
@@ -251,18 +250,7 @@ def main() -> None:
     """Run one generate worker until it is told to stop."""
     kafka, worker, settings = load(KafkaSettings), load(WorkerSettings), load(GenerateSettings)
     _check_partitions(kafka)
-    engine = TorchEngine(
-        TorchEngineOptions(
-            cache_dir=settings.cache_dir,
-            model=settings.model,
-            slots=settings.slots,
-            context_tokens_max=settings.context_tokens_max,
-            device=settings.device,
-            dtype=settings.dtype,
-            threads=settings.threads,
-        )
-    )
-    generate = Generate(kafka, engine, settings)
+    generate = Generate(kafka, make_engine(settings), settings)
     app = make_app("generate", kafka, worker)
     app.agent(raw_topic(app, kafka, CONTEXTS), name="generate")(generate.intake.fill)
     follow_assignment(app, generate.owns)

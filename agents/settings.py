@@ -71,6 +71,9 @@ class GenerateSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="HEADWATER_GENERATE_", frozen=True, extra="forbid")
 
+    engine: Literal["local", "remote"] = Field(
+        "local", description="`remote` is a server with OpenAI's API, such as vLLM"
+    )
     model: str = Field("smollm2", description="`smollm2`, or a Hugging Face folder or name")
     device: str = Field("auto", description="`cpu`, `cuda`, or `auto`")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
@@ -98,4 +101,36 @@ class GenerateSettings(BaseSettings):
         """`passages_max`, or what suits the model."""
         if self.passages_max is not None:
             return self.passages_max
-        return 1 if self.model == "smollm2" else TOP_K_MAX
+        return 1 if self.engine == "local" and self.model == "smollm2" else TOP_K_MAX
+
+
+class RemoteEngineSettings(BaseSettings):
+    """The server of a remote engine. Reads `HEADWATER_GENERATE_REMOTE_*`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="HEADWATER_GENERATE_REMOTE_", frozen=True, extra="forbid"
+    )
+
+    url: str = Field("http://localhost:8000/v1", description="its address, up to and with `/v1`")
+    api_key: SecretStr | None = Field(None, description="sent as a bearer token")
+    model: str | None = Field(
+        None, description="the model's name at the server; default: the only one it serves"
+    )
+    server: Literal["auto", "vllm", "llama-cpp-python", "openai"] = Field(
+        "auto", description="which sampling options it knows; `auto` asks it"
+    )
+    tokenizer: str | None = Field(
+        None,
+        description="`smollm2`, or a Hugging Face folder or name, to count prompts exactly; "
+        "default: an estimate",
+    )
+    requests_max: int = Field(64, ge=1, description="requests open at the server together")
+    start_timeout_s: float = Field(120.0, gt=0, description="how long to wait for it at the start")
+    connect_timeout_s: float = Field(5.0, gt=0, description="how long one connection may take")
+    first_token_timeout_s: float = Field(
+        120.0, gt=0, description="from a request to its first token"
+    )
+    token_timeout_s: float = Field(30.0, gt=0, description="from a token to the next")
+    retry_for_s: float = Field(
+        60.0, ge=0, description="how long a request is sent again before its first token"
+    )

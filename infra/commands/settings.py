@@ -16,6 +16,7 @@ from agents.settings import (
     EmbedderSettings,
     GenerateSettings,
     IngestSettings,
+    RemoteEngineSettings,
     RetrieveSettings,
     WorkerSettings,
 )
@@ -36,6 +37,7 @@ GROUPS: Final[tuple[tuple[str, type[BaseSettings]], ...]] = (
     ("ingest", IngestSettings),
     ("retrieve", RetrieveSettings),
     ("generate", GenerateSettings),
+    ("generate, with a remote engine", RemoteEngineSettings),
 )
 
 

@@ -152,9 +152,10 @@ class Engine(Protocol):
 
         Closing the iterator (`contextlib.aclosing`) or cancelling its reader ends the generation
         within one step.
-        Raises EventInvalid at once when the prompt leaves no room for an answer; while it is read,
-        EventInvalid for a JSON Schema that cannot be followed, and GenerationFailed when the engine
-        closes before the answer is complete.
+        Raises EventInvalid when the prompt leaves no room for an answer: at once, or, where only a
+        server can tell, when first read. While it is read, raises EventInvalid for a JSON Schema
+        that cannot be followed, and GenerationFailed when the engine ends before the answer is
+        complete.
         """
 
     def count_tokens(self, messages: tuple[Message, ...]) -> int:

@@ -1,0 +1,131 @@
+"""Versions of adapters at a server with vLLM's endpoints: load, swap, roll back, unload."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from fake_openai import MODEL, FakeServer
+
+from models.engine.protocol import GenerationRequest, SamplingParams
+from models.engine.remote.engine import RemoteEngine
+from models.engine.remote.options import RemoteEngineOptions
+from schemas.errors import ModelUnavailable
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    return tmp_path
+
+
+@pytest.fixture
+def server() -> FakeServer:
+    return FakeServer()
+
+
+@pytest_asyncio.fixture
+async def engine(server: FakeServer) -> AsyncIterator[RemoteEngine]:
+    async with server.served() as url:
+        engine = RemoteEngine(RemoteEngineOptions(url=url))
+        await engine.start()
+        yield engine
+        await engine.close()
+
+
+def request(max_tokens: int = 5) -> GenerationRequest:
+    messages = ({"role": "user", "content": "the river"},)
+    return GenerationRequest("r", messages, SamplingParams(max_tokens=max_tokens))
+
+
+async def answering(engine: RemoteEngine, server: FakeServer) -> str:
+    """The model that the server was asked for."""
+    async with aclosing(engine.stream(request())) as stream:
+        assert [piece async for piece in stream][-1].finish_reason == "length"
+    return str(server.requests[-1]["model"])
+
+
+@pytest.mark.asyncio
+async def test_new_answers_come_from_the_loaded_version_and_open_ones_go_on(
+    engine: RemoteEngine, server: FakeServer, folder: Path
+) -> None:
+    async with aclosing(engine.stream(request(50))) as old:
+        await anext(old)
+        await engine.load_adapter("default", "v1", folder)
+        assert engine.model_version == "v1"
+        assert await answering(engine, server) == "default@v1"
+        assert [piece async for piece in old][-1].completion_tokens == 50
+    assert server.requests[0]["model"] == MODEL
+
+
+@pytest.mark.asyncio
+async def test_a_broken_version_is_refused_and_the_old_one_goes_on(
+    engine: RemoteEngine, server: FakeServer, folder: Path
+) -> None:
+    await engine.load_adapter("default", "v1", folder)
+    with pytest.raises(ModelUnavailable, match=r"default@v2.*No adapter found"):
+        await engine.load_adapter("default", "v2", folder / "absent")
+    assert engine.model_version == "v1"
+    assert await answering(engine, server) == "default@v1"
+
+
+@pytest.mark.asyncio
+async def test_a_server_without_the_endpoints_says_how_to_get_them(
+    engine: RemoteEngine, server: FakeServer, folder: Path
+) -> None:
+    server.loads_adapters = False
+    with pytest.raises(ModelUnavailable, match="VLLM_ALLOW_RUNTIME_LORA_UPDATING"):
+        await engine.load_adapter("default", "v1", folder)
+    assert await answering(engine, server) == MODEL
+
+
+@pytest.mark.asyncio
+async def test_rolling_back_is_a_switch(
+    engine: RemoteEngine, server: FakeServer, folder: Path
+) -> None:
+    await engine.load_adapter("default", "v1", folder)
+    await engine.load_adapter("default", "v2", folder)
+    await engine.load_adapter("default", "v1", folder)
+    assert await answering(engine, server) == "default@v1"
+    assert list(server.adapters) == ["default@v1", "default@v2"]
+
+
+@pytest.mark.asyncio
+async def test_unloading_waits_for_open_answers_and_gives_way_to_the_base(
+    engine: RemoteEngine, server: FakeServer, folder: Path
+) -> None:
+    await engine.load_adapter("default", "v1", folder)
+    async with aclosing(engine.stream(request(50))) as old:
+        await anext(old)
+        unloading = asyncio.create_task(engine.unload_adapter("default", "v1"))
+        await asyncio.sleep(0.01)
+        assert await answering(engine, server) == MODEL
+        assert (engine.model_version, list(server.adapters)) == ("base", ["default@v1"])
+        assert [piece async for piece in old][-1].completion_tokens == 50
+    await unloading
+    assert server.adapters == {}
+    # What is not there needs no unloading.
+    await engine.unload_adapter("default", "v1")
+
+
+@pytest.mark.asyncio
+async def test_a_server_that_restarted_gets_its_version_back(
+    engine: RemoteEngine, server: FakeServer, folder: Path
+) -> None:
+    await engine.load_adapter("default", "v1", folder)
+    server.adapters.clear()
+    assert await answering(engine, server) == "default@v1"
+    assert list(server.adapters) == ["default@v1"]
+
+
+@pytest.mark.asyncio
+async def test_a_version_that_another_replica_has_loaded_is_used(
+    engine: RemoteEngine, server: FakeServer, folder: Path
+) -> None:
+    server.adapters["default@v1"] = str(folder)
+    await engine.load_adapter("default", "v1", folder)
+    assert await answering(engine, server) == "default@v1"
