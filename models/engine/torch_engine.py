@@ -18,6 +18,7 @@ from models.engine.options import TorchEngineOptions
 from models.engine.protocol import GenerationRequest, Message, Piece
 from models.engine.sampling import Sampler
 from models.engine.scheduler import Scheduler, Sequence
+from models.weights import recorded_name
 from schemas.errors import EventInvalid, GenerationFailed
 
 Inbox = queue.SimpleQueue[Sequence | None]
@@ -33,7 +34,7 @@ class TorchEngine:
 
     def __init__(self, options: TorchEngineOptions) -> None:
         self.options = options
-        self.model = options.model
+        self.model = recorded_name(options.model)
         self.model_version = "base"
         # The model may allow less: final after `start`.
         self.context_tokens_max = options.context_tokens_max
