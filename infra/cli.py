@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 import typer
@@ -16,6 +17,7 @@ from infra.commands.publish import publish
 from infra.commands.shell import err
 from infra.commands.topics import contracts_app, topics
 from infra.commands.watch import watch
+from infra.environment import unknown_settings
 from schemas.errors import HeadwaterError
 
 cli = typer.Typer(
@@ -34,6 +36,8 @@ cli.add_typer(contracts_app, name="contracts")
 
 def app() -> None:
     """Run a command; errors of ours leave as two lines and status 1, never as a traceback."""
+    for unknown in unknown_settings(os.environ):
+        err.print(f"warning: {unknown}", style="yellow", markup=False)
     try:
         # `typer.Exit` comes back as a number here.
         sys.exit(cli(standalone_mode=False) or 0)
@@ -46,11 +50,14 @@ def app() -> None:
             err.print(error.remedy, markup=False)
         sys.exit(1)
     except (KeyboardInterrupt, typer.Abort):
-        sys.exit(130)
-    except BrokenPipeError:
+        sys.exit(128 + signal.SIGINT)
+    except SystemExit as ended:
+        # Typer and rich make a status of it before it comes here.
+        if not isinstance(ended.__context__, BrokenPipeError):
+            raise
         # The reader of our output has gone, as `head` does; nothing is wrong.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        sys.exit(128 + signal.SIGPIPE)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ a letter twice, and the mark is kept for at least as long as its letter.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from schemas import codec, headers
 from schemas.errors import EventInvalid, Fenced, NotAuthorised, RecordTooLarge, TopicMissing
 from schemas.events import DeadLetter
 from schemas.topics import BY_NAME, DEAD_LETTERS
+from streams.admin import check_connection
 from streams.fenced_writer import FencedWriter
 from streams.producer import Outgoing
 from streams.records import Record
@@ -67,6 +69,8 @@ async def replay(
     Of all, those replayed before are passed over in silence, unless `again`. Raises Fenced when
     another replay begins meanwhile, and as `explain` when the broker fails.
     """
+    # The writer would be patient with a broker that is not there.
+    await asyncio.to_thread(check_connection, kafka)
     writer = FencedWriter(kafka, _WRITER)
     # Opened first: what an earlier replay writes from here on is refused, so no mark is missed.
     await writer.open()

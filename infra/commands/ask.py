@@ -8,6 +8,7 @@ from typing import Annotated, cast, get_args
 import typer
 
 from infra.commands.shell import AsJson, err, out, pairs, print_json, run, scalars
+from infra.commands.silence import told_while_silent
 from schemas.events import FoundPassage, Retrieval, Sampling, SearchMode
 from streams.answer import Answer
 from streams.client import SILENCE_S_MAX, Client
@@ -88,7 +89,8 @@ async def _ask(
             silence_s_max=timeout_s,
         )
         try:
-            await (stream_json(answer) if as_json else stream_text(answer))
+            async with told_while_silent(answer.waits_for, lambda: bool(answer.text)):
+                await (stream_json(answer) if as_json else stream_text(answer))
         except asyncio.CancelledError:
             await answer.cancel()
             err.print(f"\ncancelled {answer.prompt_id}", markup=False)

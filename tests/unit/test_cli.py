@@ -176,17 +176,50 @@ def test_the_real_process_ends_with_status_and_remedy() -> None:
     assert "Traceback" not in ran.stderr
 
 
-def test_a_reader_that_goes_away_gets_no_complaint() -> None:
-    """As in `headwater contracts show asyncapi | head -c 1`."""
+@pytest.mark.parametrize(
+    "words", [["contracts", "show", "asyncapi"], ["--help"], ["contracts", "check"]]
+)
+def test_a_reader_that_goes_away_gets_no_complaint(words: list[str]) -> None:
+    """As in `headwater --help | head -c 1`; the status is what shells show for SIGPIPE."""
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as closed_pipe:
         ran = subprocess.run(
-            [sys.executable, "-m", "infra.cli", "contracts", "show", "asyncapi"],
+            [sys.executable, "-m", "infra.cli", *words],
             cwd=ROOT,
             stdout=closed_pipe,
             stderr=subprocess.PIPE,
             text=True,
             timeout=60,
         )
-    assert ran.stderr == ""
+    assert (ran.returncode, ran.stderr) == (141, "")
+
+
+def test_a_misspelt_setting_is_warned_of(
+    headwater: Headwater, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADWATER_KAFKA_BOOTSTRP", "elsewhere:9092")
+    status, printed, complaint = headwater("contracts", "check")
+    assert status == 0
+    assert "hold" in printed
+    assert complaint == (
+        "warning: HEADWATER_KAFKA_BOOTSTRP is no setting and has no effect; "
+        "did you mean HEADWATER_KAFKA_BOOTSTRAP?\n"
+    )
+
+
+def test_deleting_takes_ids_and_nothing_else(headwater: Headwater) -> None:
+    status, _, complaint = headwater("publish", "--delete", "a", "--title", "A")
+    assert status == 2
+    assert "nothing else" in complaint
+
+
+def test_the_command_line_loads_no_package_of_the_agents() -> None:
+    """`headwater doctor` must run where they are missing."""
+    script = "import infra.cli, json, sys; print(json.dumps([*sys.modules]))"
+    ran = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    imported = {name.split(".")[0] for name in json.loads(ran.stdout)}
+    heavy = {"torch", "transformers", "tokenizers", "faust", "faiss", "bs4", "numpy", "tantivy"}
+    assert imported & heavy == set()
