@@ -26,6 +26,7 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (up, demo, publish, ask, watch, feedback, topics, doctor, bench, agent):
     cli.command()(command)

@@ -46,6 +46,13 @@ def read_documents(
 
 
 def _paths(path: Path) -> list[Path]:
+    try:
+        return _readable(path)
+    except OSError as error:
+        raise EventInvalid(f"{path} cannot be read: {error.strerror}.", "Check the path.") from None
+
+
+def _readable(path: Path) -> list[Path]:
     if path.is_dir():
         readable = {*MEDIA_TYPES, ".jsonl"}
         found = sorted(p for p in path.rglob("*") if p.suffix.lower() in readable and p.is_file())

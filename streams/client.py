@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from schemas import codec, headers, ids
+from schemas import codec, headers, ids, limits
 from schemas.errors import ClientClosed, EventInvalid
 from schemas.events import Document, Event, Feedback, Message, Prompt, Retrieval, Sampling
 from schemas.topics import BY_NAME, DOCUMENTS, FEEDBACK, PROMPTS, Topic
@@ -146,9 +146,7 @@ class Client:
 
     def _opened(self) -> Producer:
         if self._producer is None:
-            raise ClientClosed(
-                "This client is not open.", "Use it inside of `async with Client() as client:`."
-            )
+            raise ClientClosed("This client is not open.", "Use it in `async with Client() as c:`.")
         return self._producer
 
     async def _open_replies(self) -> Replies:
@@ -164,6 +162,8 @@ class Client:
     ) -> Delivered:
         producer = self._opened()
         value = None if event is None else codec.checked(topic, event)
+        if not 1 <= len(key) <= limits.ID_CHARS_MAX:
+            raise EventInvalid(f"{key[:80]!r} is no id.", "Ids have 1 to 256 characters.")
         made = headers.make_headers(topic, ids.new_id("event"), self._source, traceparent)
         return await producer.send(Outgoing(topic, key, value, made))
 

@@ -34,6 +34,8 @@ def ask(
     as_json: AsJson = False,
 ) -> None:
     """Ask, and watch the answer come. Ctrl-C cancels it."""
+    if not question.strip():
+        raise typer.BadParameter("Ask something.", param_hint="QUESTION")
     sampling = Sampling(
         max_tokens=max_tokens, temperature=temperature, seed=seed, stop=list(stop or [])
     )

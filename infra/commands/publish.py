@@ -13,8 +13,10 @@ from infra.commands.shell import AsJson, out, print_json, run, scalars
 from infra.commands.silence import told_while_silent
 from infra.document_files import read_documents
 from infra.freshness import Freshness
+from schemas import codec
 from schemas.errors import EventInvalid
 from schemas.events import Document
+from schemas.topics import DOCUMENTS
 from streams.client import Client
 from streams.hops import DOCUMENT_HOPS, missing_workers
 from streams.settings import KafkaSettings
@@ -39,9 +41,12 @@ def publish(
         list[str] | None,
         typer.Option(help="NAME=VALUE to filter by, where a document has no such name."),
     ] = None,
-    delete: Annotated[bool, typer.Option(help="Delete the documents of these ids.")] = False,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Delete the documents of these ids.")
+    ] = False,
     wait: Annotated[
-        bool, typer.Option(help="Wait until each document can be retrieved, and say how long.")
+        bool,
+        typer.Option("--wait", help="Wait until each document can be retrieved, and say how long."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -57,6 +62,9 @@ def publish(
         if len(documents) != 1:
             raise EventInvalid(f"--id names one document, not {len(documents)}.", "Leave it out.")
         documents = [msgspec.structs.replace(documents[0], document_id=document_id)]
+    # All before the first is sent: half a folder would be neither published nor not.
+    for document in documents:
+        codec.checked(DOCUMENTS, document)
     run(_publish(documents, wait, as_json))
 
 
