@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -50,6 +51,10 @@ def app() -> None:
         if error.remedy:
             err.print(error.remedy, markup=False)
         sys.exit(1)
+    except OSError as error:
+        err.print(f"error: {_said(error)}.", style="red", markup=False)
+        err.print(_REMEDIES.get(error.errno or 0, "`headwater doctor` may know."), markup=False)
+        sys.exit(1)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(128 + signal.SIGINT)
     except SystemExit as ended:
@@ -59,6 +64,24 @@ def app() -> None:
         # The reader of our output has gone, as `head` does; nothing is wrong.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
+
+
+def _said(error: OSError) -> str:
+    """What this machine refused, without Python's way of writing it."""
+    what = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {what}" if error.filename is not None else what
+
+
+_REMEDIES = {
+    errno.ENOSPC: "The disk is full: free some space, or move HEADWATER_DATA_DIR.",
+    errno.EDQUOT: "Your quota is used up: free some space, or move HEADWATER_DATA_DIR.",
+    errno.EFBIG: "This user may not write files of that size: see `ulimit -f`.",
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR),
+        "Name a place that you may write to; the river's are HEADWATER_DATA_DIR and _CACHE_DIR.",
+    ),
+    errno.EMFILE: "Too many files are open: see `ulimit -n`.",
+}
 
 
 if __name__ == "__main__":

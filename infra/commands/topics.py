@@ -19,7 +19,7 @@ contracts_app = typer.Typer(
 )
 
 # The width of the table beside its topics' names.
-_OTHER_COLUMNS_CHARS = 40
+_OTHER_COLUMNS_CHARS = 44
 
 Against = Annotated[Path, typer.Option(help="Folder of the older contracts.")]
 

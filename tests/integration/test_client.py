@@ -45,6 +45,16 @@ async def test_a_published_document_carries_cloudevents_headers(kafka: KafkaSett
     assert (header(record.headers, "traceparent") or "").startswith("00-")
 
 
+async def test_an_id_that_none_may_have_is_not_deleted(kafka: KafkaSettings) -> None:
+    async with Client(kafka) as client:
+        for document_id in ("", "d" * 257):
+            with pytest.raises(EventInvalid, match="is no id"):
+                await client.delete_document(document_id)
+        with pytest.raises(TopicMissing, match="there is no 99"):
+            await client.subscribe("documents", resume='{"99": 0}').open()
+    assert await present(kafka) == []
+
+
 async def test_deleting_publishes_a_tombstone(kafka: KafkaSettings) -> None:
     async with Client(kafka) as client:
         await client.publish_document("Water is wet.", document_id="water")

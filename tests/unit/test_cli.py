@@ -208,12 +208,6 @@ def test_a_misspelt_setting_is_warned_of(
     )
 
 
-def test_deleting_takes_ids_and_nothing_else(headwater: Headwater) -> None:
-    status, _, complaint = headwater("publish", "--delete", "a", "--title", "A")
-    assert status == 2
-    assert "nothing else" in complaint
-
-
 def test_the_command_line_loads_no_package_of_the_agents() -> None:
     """`headwater doctor` must run where they are missing."""
     script = "import infra.cli, json, sys; print(json.dumps([*sys.modules]))"
@@ -223,3 +217,56 @@ def test_the_command_line_loads_no_package_of_the_agents() -> None:
     imported = {name.split(".")[0] for name in json.loads(ran.stdout)}
     heavy = {"torch", "transformers", "tokenizers", "faust", "faiss", "bs4", "numpy", "tantivy"}
     assert imported & heavy == set()
+
+
+def test_what_the_machine_refuses_is_no_traceback(headwater: Headwater, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    status, _, complaint = headwater(
+        "contracts", "export", "--folder", str(tmp_path / "file" / "x")
+    )
+    assert status == 1
+    assert complaint.startswith(f"error: {tmp_path}/file/x: Not a directory.\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a full device")
+def test_a_full_disk_is_said() -> None:
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "infra.cli", "contracts", "show", "prompts"],
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("error: No space left on device.\nThe disk is full")
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "hint"),
+    [
+        (["-h"], 0, "Usage:"),
+        (["ask", " "], 2, "Ask something"),
+        (["publish", "x" * 5_000], 1, "File name too long"),
+        (["publish", "--delete", "a", "--wait"], 2, "nothing else"),
+    ],
+    ids=["-h", "ask", "long name", "delete"],
+)
+def test_a_bad_user_is_understood(
+    headwater: Headwater, words: list[str], status: int, hint: str
+) -> None:
+    ended, printed, complaint = headwater(*words)
+    assert ended == status
+    assert hint in printed + complaint
+
+
+def test_the_document_at_fault_is_named_before_anything_is_sent(
+    headwater: Headwater, tmp_path: Path
+) -> None:
+    good, large = tmp_path / "good.txt", tmp_path / "large.txt"
+    good.write_text("Water is wet.")
+    large.write_text("w" * 400_001)
+    status, printed, complaint = headwater("publish", str(good), str(large))
+    assert (status, printed) == (1, "")
+    assert complaint.startswith(f"error: Not a valid Document ({large}")
