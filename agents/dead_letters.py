@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Final
 
 from schemas import codec, headers, ids, limits
 from schemas.errors import HeadwaterError
@@ -12,9 +11,6 @@ from schemas.events import DeadLetter
 from schemas.topics import DEAD_LETTERS
 from streams.producer import Outgoing, Producer
 from streams.records import Record
-
-# A dead letter must fit its topic: base64 grows the value by a third, the rest is small.
-_KEPT_BYTES_MAX: Final = 5 * 1_048_576
 
 log = logging.getLogger("headwater.dead_letters")
 
@@ -36,11 +32,11 @@ async def bury(producer: Producer, record: Record, agent: str, error: Exception)
 
 
 def make_letter(record: Record, agent: str, error: Exception) -> DeadLetter:
-    """What `bury` publishes; a value that would not fit is left out."""
-    kept = len(record.value or b"") <= _KEPT_BYTES_MAX
+    """What `bury` publishes; of a record that would not fit value and headers are left out."""
+    kept = _fits(record)
     reason = error.message if isinstance(error, HeadwaterError) else f"{error}"
     if not kept:
-        reason += " (the value is too large to keep; read it at its offset)"
+        reason += " (the record is too large to keep; read it at its offset)"
     return DeadLetter(
         topic=record.topic,
         partition=record.partition,
@@ -49,8 +45,19 @@ def make_letter(record: Record, agent: str, error: Exception) -> DeadLetter:
         error=type(error).__name__,
         reason=reason[: limits.REASON_CHARS_MAX],
         at_ms=time.time_ns() // 1_000_000,
-        key=record.key,
+        key=record.key[: limits.FRAMING_BYTES_MAX] if record.key else record.key,
         value=record.value if kept else None,
-        headers=record.headers,
+        headers=record.headers if kept else [],
         value_kept=kept,
+    )
+
+
+def _fits(record: Record) -> bool:
+    """Whether a dead letter of this record fits its topic: base64 grows bytes by a third."""
+    framing = [record.key or b"", *(value or b"" for _, value in record.headers)]
+    return (
+        len(record.value or b"") <= limits.DEAD_LETTER_VALUE_BYTES_MAX
+        and sum(map(len, framing)) <= limits.FRAMING_BYTES_MAX
+        and len(record.headers) <= limits.HEADERS_MAX
+        and all(len(name) <= limits.NAME_CHARS_MAX for name, _ in record.headers)
     )

@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.cache import user_cache_dir
-from models.documents import PASSAGE_TOKENS_MAX
+from models.defaults import PASSAGE_TOKENS_MAX
 from schemas.limits import TOP_K_MAX
 
 

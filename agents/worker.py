@@ -14,6 +14,7 @@ import faust
 from faust.types.auth import SASLMechanism
 
 from agents.settings import WorkerSettings
+from schemas.errors import HeadwaterError
 from schemas.topics import Topic
 from streams.records import RawHeaders, Record
 from streams.settings import KafkaSettings
@@ -129,7 +130,9 @@ def _ending_the_process(
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            log.critical("the worker cannot go on", exc_info=error)
+            # An error of ours says all there is to know; a foreign one is for a programmer.
+            foreign = None if isinstance(error, HeadwaterError) else error
+            log.critical("the worker cannot go on: %s", error, exc_info=foreign)
             os._exit(1)
 
     guarded.__name__ = task.__name__

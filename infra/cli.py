@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import sys
 
 import typer
@@ -16,6 +18,7 @@ from infra.commands.publish import publish
 from infra.commands.shell import err
 from infra.commands.topics import contracts_app, topics
 from infra.commands.watch import watch
+from infra.environment import unknown_settings
 from schemas.errors import HeadwaterError
 
 cli = typer.Typer(
@@ -24,6 +27,7 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (up, demo, publish, ask, watch, feedback, topics, doctor, bench, agent):
     cli.command()(command)
@@ -34,6 +38,8 @@ cli.add_typer(contracts_app, name="contracts")
 
 def app() -> None:
     """Run a command; errors of ours leave as two lines and status 1, never as a traceback."""
+    for unknown in unknown_settings(os.environ):
+        err.print(f"warning: {unknown}", style="yellow", markup=False)
     try:
         # `typer.Exit` comes back as a number here.
         sys.exit(cli(standalone_mode=False) or 0)
@@ -45,12 +51,37 @@ def app() -> None:
         if error.remedy:
             err.print(error.remedy, markup=False)
         sys.exit(1)
+    except OSError as error:
+        err.print(f"error: {_said(error)}.", style="red", markup=False)
+        err.print(_REMEDIES.get(error.errno or 0, "`headwater doctor` may know."), markup=False)
+        sys.exit(1)
     except (KeyboardInterrupt, typer.Abort):
-        sys.exit(130)
-    except BrokenPipeError:
+        sys.exit(128 + signal.SIGINT)
+    except SystemExit as ended:
+        # Typer and rich make a status of it before it comes here.
+        if not isinstance(ended.__context__, BrokenPipeError):
+            raise
         # The reader of our output has gone, as `head` does; nothing is wrong.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _said(error: OSError) -> str:
+    """What this machine refused, without Python's way of writing it."""
+    what = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {what}" if error.filename is not None else what
+
+
+_REMEDIES = {
+    errno.ENOSPC: "The disk is full: free some space, or move HEADWATER_DATA_DIR.",
+    errno.EDQUOT: "Your quota is used up: free some space, or move HEADWATER_DATA_DIR.",
+    errno.EFBIG: "This user may not write files of that size: see `ulimit -f`.",
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR),
+        "Name a place that you may write to; the river's are HEADWATER_DATA_DIR and _CACHE_DIR.",
+    ),
+    errno.EMFILE: "Too many files are open: see `ulimit -n`.",
+}
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.environment import unknown_settings
 from infra.kafka_lock import read_lock
 from infra.paths import LocalSettings, data_dir
 from infra.ports import is_free
@@ -71,6 +73,7 @@ def diagnose() -> list[Finding]:
         _disk(),
         _memory(),
         _gpu(),
+        _environment(),
         *_broker(),
     ]
 
@@ -158,6 +161,13 @@ def _gpu() -> Finding:
 
     found = torch.cuda.get_device_name() if torch.cuda.is_available() else "none, the CPU serves"
     return Finding("gpu", torch.cuda.is_available(), found, needed=False)
+
+
+def _environment() -> Finding:
+    unknown = unknown_settings(os.environ)
+    detail = ", ".join(map(str, unknown)) if unknown else "every HEADWATER_* variable is a setting"
+    remedy = "Mend or unset them: the README's settings table has all." if unknown else ""
+    return Finding("settings", not unknown, detail, remedy, needed=False)
 
 
 def _broker() -> list[Finding]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.kafka_properties import HOST, LOG_SETTINGS, Security, server_properties
+from infra.log_files import said
 from infra.part import Part
 from infra.paths import LocalSettings
 from infra.provision import KafkaDistribution, provision
@@ -31,6 +32,7 @@ _REMEDIES = {
     "Address already in use": "Another process has the port: choose one with HEADWATER_KAFKA_PORT "
     "and HEADWATER_KAFKA_CONTROLLER_PORT, or end that process.",
     "No space left on device": "The disk is full: free some space, or move HEADWATER_DATA_DIR.",
+    "File too large": "This user may not write files of that size: see `ulimit -f`.",
     "Failed to acquire lock": "Another Kafka uses this data folder: stop it first.",
     "OutOfMemoryError": "Give it more memory with HEADWATER_KAFKA_HEAP_MIB.",
     "Permission denied": "Make the data folder writable for this user.",
@@ -124,7 +126,7 @@ class LocalKafka:
             check=False,
         )
         if done.returncode != 0:
-            last_line = (done.stdout.strip() or "no output").splitlines()[-1]
+            last_line = (said(done.stdout) or ["no output"])[-1]
             raise WorkerFailed(
                 f"Kafka's storage in {self._topics_dir} could not be formatted: {last_line}.",
                 remedy_for(done.stdout),

@@ -9,6 +9,8 @@ from pathlib import Path
 LOG_BYTES_MAX = 8 * 1024 * 1024
 TAIL_BYTES_MAX = 64 * 1024
 
+_FRAMES = ("\tat ", "\t... ")
+
 
 def limit_size(log: Path, bytes_max: int = LOG_BYTES_MAX) -> None:
     """Move a log that has grown too large aside, as `<name>.1`, and empty it.
@@ -22,10 +24,15 @@ def limit_size(log: Path, bytes_max: int = LOG_BYTES_MAX) -> None:
 
 
 def last_lines(log: Path, lines_max: int = 20) -> str:
-    """Read the end of a log; empty when there is none."""
+    """Read the end of a log, without a JVM's stack frames; empty when there is none."""
     if not log.exists():
         return ""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - TAIL_BYTES_MAX))
         text = file.read().decode("utf-8", "replace")
-    return "\n".join(text.strip().splitlines()[-lines_max:])
+    return "\n".join(said(text)[-lines_max:])
+
+
+def said(text: str) -> list[str]:
+    """The lines of a log without a JVM's stack frames."""
+    return [line for line in text.strip().splitlines() if not line.startswith(_FRAMES)]

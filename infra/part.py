@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 from asyncio.subprocess import Process
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from infra.lifeline import Lifeline, signal_group
 from infra.log_files import last_lines
 from schemas.errors import WorkerFailed
 
+DISK_FREE_BYTES_MIN = 1024**2
 READY_POLL_INTERVAL_S = 0.05
 
 
@@ -109,8 +111,11 @@ class RunningPart:
 
     def failure(self, what: str) -> WorkerFailed:
         """Say what happened to the part, with the last lines of its log and what may help."""
-        lines = last_lines(self.log)
+        lines = last_lines(self.log) or "nothing"
         remedy = self.part.remedy(lines) if self.part.remedy else f"Its whole log is {self.log}."
+        if shutil.disk_usage(self.log.parent).free < DISK_FREE_BYTES_MIN:
+            # Then nothing could be said, either.
+            remedy = "The disk is full: free some space, or move HEADWATER_DATA_DIR."
         return WorkerFailed(f"{self.part.name} {what}. It said last:\n{lines}\n", remedy)
 
     async def _is_ready(self) -> bool:

@@ -11,10 +11,10 @@ from markdownify import MarkdownConverter
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
 from tokenizers import Tokenizer
 
+from models.defaults import PASSAGE_TOKENS_MAX
+
 MediaType = Literal["text/plain", "text/markdown", "text/html"]
 
-# Of 48, 64, 96, 128, 160, 192 and 254 the best fused MRR on one half of XQuAD's articles.
-PASSAGE_TOKENS_MAX: Final = 96
 # A word of any length may be one unknown token; this bounds the passage all the same.
 _TOKEN_CHARS_MAX: Final = 16
 _UNREAD_TAGS: Final = ("script", "style", "nav", "template", "noscript")
@@ -31,12 +31,16 @@ def split_document(
     The same text gives the same passages. A text without words to read gives none; malformed
     HTML gives what can be read of it.
     """
-    if media_type == "text/html":
-        text = _markdown(text)
+    text = readable_text(text, media_type)
     splitters = _splitters(tokenizer, tokens_max)
     splitter = splitters[0] if media_type == "text/plain" else splitters[1]
     by_chars = TextSplitter(tokens_max * _TOKEN_CHARS_MAX)
-    return [part for chunk in splitter.chunks(_clean(text)) for part in by_chars.chunks(chunk)]
+    return [part for chunk in splitter.chunks(text) for part in by_chars.chunks(chunk)]
+
+
+def readable_text(text: str, media_type: MediaType) -> str:
+    """What of a document is read: HTML as Markdown, cleaned; "" when there are no words."""
+    return _clean(_markdown(text) if media_type == "text/html" else text)
 
 
 def _clean(text: str) -> str:

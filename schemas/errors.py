@@ -27,6 +27,10 @@ class ContractBroken(HeadwaterError):
     """A change of the structs would break an older reader or writer."""
 
 
+class ClientClosed(HeadwaterError):
+    """A client is used before it was opened or after it was closed."""
+
+
 class BrokerUnreachable(HeadwaterError):
     """No Kafka broker answers at the configured address."""
 

@@ -30,6 +30,9 @@ Scalar = Label | int | float | bool
 Metadata = Annotated[dict[Name, Scalar], Meta(max_length=limits.METADATA_ENTRIES_MAX)]
 Answer = Annotated[str, Meta(max_length=limits.ANSWER_CHARS_MAX)]
 
+HeaderName = Annotated[str, Meta(max_length=limits.NAME_CHARS_MAX)]
+Framing = Annotated[bytes, Meta(max_length=limits.FRAMING_BYTES_MAX)]
+
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 SearchMode = Literal["fused", "dense", "keyword"]
 MediaType = Literal["text/plain", "text/markdown", "text/html"]
@@ -227,7 +230,7 @@ class Generation(Event, frozen=True):
     model_version: Name
     attempt: Count
     passages: Annotated[list[FoundPassage], Meta(max_length=limits.TOP_K_MAX)]
-    cited: list[Count]
+    cited: Annotated[list[Count], Meta(max_length=limits.TOP_K_MAX)]
     usage: Usage
     timings: Timings
     user_id: Id | None = None
@@ -316,7 +319,7 @@ class ModelUpdate(Event, frozen=True):
     artifact_uri: Uri | None = None
     artifact_sha256: Sha256 | None = None
     privacy: PrivacySpent | None = None
-    evaluation: dict[Name, float] = {}
+    evaluation: Annotated[dict[Name, float], Meta(max_length=limits.EVALUATION_ENTRIES_MAX)] = {}
     reason: Reason | None = None
 
 
@@ -354,7 +357,8 @@ class DeadLetter(Event, frozen=True):
     """A record that no agent could process: the original bytes, where they came from, why.
 
     `key`, `value` and header values are base64 in the JSON. A null value was a tombstone, unless
-    `value_kept` is false: then it was too large to keep and is still at its offset, if anywhere.
+    `value_kept` is false: then the record was too large to keep (all of its headers included) and
+    is still at its offset, if anywhere.
     """
 
     topic: Name
@@ -364,7 +368,9 @@ class DeadLetter(Event, frozen=True):
     error: Name
     reason: Reason
     at_ms: TimeMs
-    key: bytes | None = None
-    value: bytes | None = None
-    headers: list[tuple[str, bytes | None]] = []
+    key: Framing | None = None
+    value: Annotated[bytes, Meta(max_length=limits.DEAD_LETTER_VALUE_BYTES_MAX)] | None = None
+    headers: Annotated[
+        list[tuple[HeaderName, Framing | None]], Meta(max_length=limits.HEADERS_MAX)
+    ] = []
     value_kept: bool = True

@@ -22,6 +22,8 @@ ANSWER_CHARS_MAX: Final = 200_000
 CORRECTION_CHARS_MAX: Final = 100_000
 
 METADATA_ENTRIES_MAX: Final = 64
+EVALUATION_ENTRIES_MAX: Final = 64
+HEADERS_MAX: Final = 128
 LABELS_MAX: Final = 64
 STOPS_MAX: Final = 16
 STOP_CHARS_MAX: Final = 200
@@ -41,3 +43,4 @@ RECORD_BYTES_MAX: Final = 1_048_576
 FRAMING_BYTES_MAX: Final = 65_536
 # A dead letter holds the original record in base64 (4/3), so its topic takes larger records.
 DEAD_LETTER_BYTES_MAX: Final = 8 * 1_048_576
+DEAD_LETTER_VALUE_BYTES_MAX: Final = 5 * 1_048_576

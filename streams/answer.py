@@ -10,6 +10,8 @@ from schemas.errors import AnswerTimeout, GenerationFailed, HeadwaterError
 from schemas.events import FoundPassage, Generation, TokenChunk
 from schemas.ids import generation_id
 from streams.assembly import Assembly, Delta
+from streams.hops import prompt_waits_for
+from streams.producer import Delivered
 from streams.replies import Replies
 
 
@@ -25,6 +27,7 @@ class Answer:
     ) -> None:
         self.prompt_id = prompt_id
         self.generation_id = generation_id(prompt_id)
+        self.prompted: Delivered | None = None  # where the prompt is, once it was sent
         self._replies = replies
         self._chunks = replies.expect(self.generation_id)
         weakref.finalize(self, replies.forget, self.generation_id)
@@ -78,14 +81,26 @@ class Answer:
         """Ask the engine to stop. The answer then ends with finish_reason `cancelled`."""
         await self._cancel(self.prompt_id)
 
+    async def waits_for(self) -> str:
+        """What the answer waits for now, in words: an agent without workers, or who has it."""
+        if self._assembly.delivered or self._assembly.generation is not None:
+            return "the generate agent had begun with it"
+        if self.prompted is None:
+            return "its prompt was not sent yet"
+        try:
+            return await asyncio.to_thread(prompt_waits_for, self._replies.settings, self.prompted)
+        except HeadwaterError as error:
+            return error.message.rstrip(".")
+
     async def _next_chunk(self) -> TokenChunk:
         try:
             item = await asyncio.wait_for(self._chunks.get(), self._silence_s_max)
         except TimeoutError:
             raise AnswerTimeout(
-                f"Nothing came for {self.prompt_id} in {self._silence_s_max:g} s.",
-                "Are the retrieve and generate agents running? `headwater up` starts them; "
-                "`headwater dead-letters list` shows prompts that could not be processed.",
+                f"Nothing came for {self.prompt_id} in {self._silence_s_max:g} s: "
+                f"{await self.waits_for()}.",
+                "`headwater up` starts the agents; `headwater dead-letters list` shows prompts "
+                "that could not be processed.",
             ) from None
         if isinstance(item, HeadwaterError):
             raise item

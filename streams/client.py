@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from schemas import codec, headers, ids
-from schemas.errors import EventInvalid
+from schemas import codec, headers, ids, limits
+from schemas.errors import ClientClosed, EventInvalid
 from schemas.events import Document, Event, Feedback, Message, Prompt, Retrieval, Sampling
 from schemas.topics import BY_NAME, DOCUMENTS, FEEDBACK, PROMPTS, Topic
 from streams.admin import check_connection
@@ -27,12 +27,14 @@ class Client:
     """Use as `async with Client() as client`. Settings come from `HEADWATER_KAFKA_*`.
 
     Every publishing call returns once the broker has the record (all in-sync replicas), and raises
-    BrokerUnreachable, NotAuthorised, TopicMissing, RecordTooLarge, EventInvalid or DeliveryFailed.
+    BrokerUnreachable, NotAuthorised, TopicMissing, RecordTooLarge, EventInvalid or DeliveryFailed;
+    ClientClosed outside of `async with`.
     """
 
     def __init__(self, settings: KafkaSettings | None = None, source: str = "/sdk/python") -> None:
         self.settings = settings or load(KafkaSettings)
         self._source = source
+        self._producer: Producer | None = None
         self._replies: Replies | None = None
         self._bulk: BulkProducer | None = None
         self._lock = asyncio.Lock()
@@ -43,9 +45,12 @@ class Client:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._replies is not None:
-            await self._replies.close()
-        await self._producer.close()
+        replies, producer = self._replies, self._producer
+        self._replies = self._producer = self._bulk = None
+        if replies is not None:
+            await replies.close()
+        if producer is not None:
+            await producer.close()
 
     async def publish_document(self, document: Document | str, **fields: Any) -> str:
         """Publish one document (an event, or its text and fields); returns its document_id."""
@@ -85,6 +90,7 @@ class Client:
         silence_s_max: float = SILENCE_S_MAX,
     ) -> Answer:
         """Publish a prompt and follow its answer: `async for delta in await client.ask("…")`."""
+        self._opened()
         replies = await self._open_replies()
         prompt_id = prompt_id or ids.new_id("prompt")
         prompt = Prompt(
@@ -98,7 +104,7 @@ class Client:
         )
         answer = Answer(prompt_id, replies, self.cancel, silence_s_max)
         try:
-            await self.publish_prompt(prompt)
+            answer.prompted = await self._send(PROMPTS, prompt_id, prompt)
         except BaseException:
             replies.forget(answer.generation_id)
             raise
@@ -138,6 +144,11 @@ class Client:
             )
         return Subscription(self.settings, BY_NAME[topic], conversation_id, since, resume, name)
 
+    def _opened(self) -> Producer:
+        if self._producer is None:
+            raise ClientClosed("This client is not open.", "Use it in `async with Client() as c:`.")
+        return self._producer
+
     async def _open_replies(self) -> Replies:
         async with self._lock:
             if self._replies is None:
@@ -149,11 +160,17 @@ class Client:
     async def _send(
         self, topic: Topic, key: str, event: Event | None, traceparent: str | None = None
     ) -> Delivered:
-        return await self._producer.send(self._record(topic, key, event, traceparent))
+        producer = self._opened()
+        value = None if event is None else codec.checked(topic, event)
+        if not 1 <= len(key) <= limits.ID_CHARS_MAX:
+            raise EventInvalid(f"{key[:80]!r} is no id.", "Ids have 1 to 256 characters.")
+        made = headers.make_headers(topic, ids.new_id("event"), self._source, traceparent)
+        return await producer.send(Outgoing(topic, key, value, made))
 
     async def _send_all(
         self, topic: Topic, records: Iterable[tuple[str, bytes, headers.Headers]]
     ) -> int:
+        self._opened()
         async with self._lock:
             if self._bulk is None:
                 self._bulk = await asyncio.to_thread(BulkProducer, self.settings)
@@ -172,15 +189,6 @@ class Client:
             # A trace of its own for each: it joins all that comes of this prompt.
             made = headers.make_headers(PROMPTS, ids.new_id("event"), self._source)
             yield prompt.prompt_id or ids.new_id("prompt"), codec.checked(PROMPTS, prompt), made
-
-    def _record(
-        self, topic: Topic, key: str, event: Event | None, traceparent: str | None = None
-    ) -> Outgoing:
-        value = None if event is None else codec.checked(topic, event)
-        event_id = ids.new_id("event")
-        return Outgoing(
-            topic, key, value, headers.make_headers(topic, event_id, self._source, traceparent)
-        )
 
 
 def _messages(given: str | Sequence[Message | Mapping[str, str]]) -> list[Message]:

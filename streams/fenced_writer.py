@@ -17,10 +17,8 @@ from confluent_kafka import KafkaError, KafkaException, Message
 
 from schemas.errors import Fenced, NotAuthorised, RecordTooLarge
 from streams.failures import explain
-from streams.producer import Delivered, Outgoing, producer_config
+from streams.producer import Delivered, Outgoing, producer_config, try_produce
 from streams.settings import KafkaSettings
-
-DeliveryCallback = Callable[[KafkaError | None, Message], None]
 
 _TRANSACTION_MS_MAX: Final = 30_000
 _CALL_S_MAX: Final = 10.0
@@ -91,30 +89,34 @@ class FencedWriter:
 
         producer.begin_transaction()
         for record in records:
-            while not self._try_produce(producer, record, note):
+            # A group of records may be larger than the local queue.
+            while not try_produce(producer, self._settings, record, note):
                 producer.poll(_RETRY_WAIT_S)
         self._patiently(lambda: producer.commit_transaction(_CALL_S_MAX))
         return delivered
 
-    def _try_produce(
-        self, producer: confluent_kafka.Producer, record: Outgoing, note: DeliveryCallback
-    ) -> bool:
-        """False when the local queue is full: a group of records may be larger than it."""
-        try:
-            producer.produce(
-                self._settings.topic_name(record.topic),
-                value=record.value,
-                key=record.key,
-                headers=list(record.headers),
-                partition=-1 if record.partition is None else record.partition,
-                on_delivery=note,
-            )
-        except BufferError:
-            return False
-        return True
-
     def _recover(self, failure: KafkaException, deadline: float) -> None:
         """Make the next attempt possible, or raise what ends the attempts."""
+        self._give_up_if_final(failure, deadline)
+        if failure.args[0].txn_requires_abort():
+            self._abort(deadline)
+        # Why records failed; the transaction's own error only says that some did.
+        if self._refused is not None:
+            reason = explain(self._refused, self._settings.bootstrap)
+            if isinstance(reason, (RecordTooLarge, NotAuthorised)):
+                raise reason from failure
+        time.sleep(_RETRY_WAIT_S)
+
+    def _abort(self, deadline: float) -> None:
+        try:
+            self._patiently(lambda: self._opened().abort_transaction(_CALL_S_MAX))
+        except KafkaException as failure:
+            self._give_up_if_final(failure, deadline)
+            # Nothing can be begun while the last transaction cannot be ended.
+            raise explain(failure, self._settings.bootstrap) from failure
+
+    def _give_up_if_final(self, failure: KafkaException, deadline: float) -> None:
+        """Raise what no further attempt can mend."""
         error: KafkaError = failure.args[0]
         if error.code() in _FENCED:
             raise Fenced(
@@ -122,14 +124,6 @@ class FencedWriter:
             ) from failure
         if error.fatal() or time.monotonic() > deadline:
             raise explain(failure, self._settings.bootstrap) from failure
-        if error.txn_requires_abort():
-            self._patiently(lambda: self._opened().abort_transaction(_CALL_S_MAX))
-        # Why records failed; the transaction's own error only says that some did.
-        if self._refused is not None:
-            reason = explain(self._refused, self._settings.bootstrap)
-            if isinstance(reason, (RecordTooLarge, NotAuthorised)):
-                raise reason from failure
-        time.sleep(_RETRY_WAIT_S)
 
     def _patiently(self, call: Callable[[], None]) -> None:
         """Repeat one transaction call while librdkafka says that it may be repeated."""

@@ -112,9 +112,11 @@ class Follower:
             if found.error is not None:
                 raise explain(found.error, self._settings.bootstrap, self._name)
             partitions = list(found.partitions) if self._wanted is None else list(self._wanted)
-            if missing := set(partitions) - set(found.partitions):
+            named = set(self._start) if isinstance(self._start, Mapping) else set()
+            if missing := (set(partitions) | named) - set(found.partitions):
                 raise TopicMissing(
-                    f"{self._name} has {len(found.partitions)} partitions, none is {missing}.",
+                    f"{self._name} has {len(found.partitions)} partitions; there is no "
+                    f"{', '.join(map(str, sorted(missing)))}.",
                     "Name a partition that exists; `headwater topics` lists them.",
                 )
             for partition in partitions:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,6 +18,8 @@ from schemas.headers import Headers
 from schemas.topics import DEAD_LETTERS, Topic
 from streams.failures import explain
 from streams.settings import KafkaSettings
+
+DeliveryCallback = Callable[[KafkaError | None, Message], None]
 
 _QUEUE_FULL_WAIT_S: Final = 0.01
 _CLOSE_S_MAX: Final = 10.0
@@ -60,6 +63,30 @@ def producer_config(settings: KafkaSettings, linger_ms: float) -> dict[str, Any]
     }
 
 
+def try_produce(
+    producer: confluent_kafka.Producer,
+    settings: KafkaSettings,
+    record: Outgoing,
+    on_delivery: DeliveryCallback,
+) -> bool:
+    """Put a record into the local queue; False when that is full, for callers to wait their way.
+
+    Raises KafkaException.
+    """
+    try:
+        producer.produce(
+            settings.topic_name(record.topic),
+            value=record.value,
+            key=record.key,
+            headers=list(record.headers),
+            partition=-1 if record.partition is None else record.partition,
+            on_delivery=on_delivery,
+        )
+    except BufferError:
+        return False
+    return True
+
+
 class Producer:
     """Owns one librdkafka producer and the thread that serves its callbacks."""
 
@@ -80,8 +107,11 @@ class Producer:
         def delivered(error: KafkaError | None, message: Message) -> None:
             loop.call_soon_threadsafe(self._settle, done, error, message)
 
-        while not self._try_produce(record, delivered):  # noqa: ASYNC110
-            await asyncio.sleep(_QUEUE_FULL_WAIT_S)
+        try:
+            while not try_produce(self._producer, self._settings, record, delivered):  # noqa: ASYNC110
+                await asyncio.sleep(_QUEUE_FULL_WAIT_S)
+        except KafkaException as error:
+            raise self._explain(error, record.topic.name) from error
         return await done
 
     async def close(self) -> None:
@@ -89,23 +119,6 @@ class Producer:
         await asyncio.to_thread(self._producer.flush, _CLOSE_S_MAX)
         self._open = False
         await asyncio.to_thread(self._thread.join)
-
-    def _try_produce(self, record: Outgoing, delivered: Any) -> bool:
-        """False when the local queue is full, for the caller to wait in its own way."""
-        try:
-            self._producer.produce(
-                self._settings.topic_name(record.topic),
-                value=record.value,
-                key=record.key,
-                headers=list(record.headers),
-                on_delivery=delivered,
-                partition=-1 if record.partition is None else record.partition,
-            )
-        except BufferError:
-            return False
-        except KafkaException as error:
-            raise self._explain(error, record.topic.name) from error
-        return True
 
     def _settle(
         self, done: asyncio.Future[Delivered], error: KafkaError | None, message: Message

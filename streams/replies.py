@@ -20,15 +20,15 @@ class Replies:
     """Follows one partition of `tokens`, so that many clients do not each read the whole topic."""
 
     def __init__(self, settings: KafkaSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._waiting: dict[str, Chunks] = {}
         self._failed: HeadwaterError | None = None
 
     async def open(self) -> None:
         """Pick a partition and start reading at its end; raises as `explain`."""
-        count = await asyncio.to_thread(partition_count, self._settings, TOKENS)
+        count = await asyncio.to_thread(partition_count, self.settings, TOKENS)
         self.partition = random.randrange(count)
-        self._follower = Follower(self._settings, TOKENS, partitions=[self.partition])
+        self._follower = Follower(self.settings, TOKENS, partitions=[self.partition])
         await self._follower.open()
         self._task = asyncio.create_task(self._dispatch(), name="headwater-replies")
 

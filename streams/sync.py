@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from typing import Any, TypeVar
 
+from schemas.errors import ClientClosed
 from schemas.events import Document, Feedback, FoundPassage, Generation, Prompt
 from streams.answer import Answer
 from streams.assembly import Delta
@@ -40,6 +41,9 @@ class SyncAnswer:
     def __iter__(self) -> Iterator[Delta]:
         return self._client.iterate(self._answer.__aiter__())
 
+    def waits_for(self) -> str:
+        return self._client.call(self._answer.waits_for())
+
     def finished(self) -> Generation:
         return self._client.call(self._answer.finished())
 
@@ -52,12 +56,13 @@ class SyncClient:
 
     def __init__(self, settings: KafkaSettings | None = None) -> None:
         self._client = Client(settings)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def __enter__(self) -> SyncClient:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="headwater-sync", daemon=True
         )
-
-    def __enter__(self) -> SyncClient:
         self._thread.start()
         try:
             self.call(self._client.__aenter__())
@@ -97,7 +102,12 @@ class SyncClient:
         return self.iterate(self._client.subscribe(topic, **options).__aiter__())
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run on the client's loop and wait for the outcome."""
+        """Run on the client's loop and wait for the outcome; raises ClientClosed without one."""
+        if self._loop is None:
+            coroutine.close()
+            raise ClientClosed(
+                "This client is not open.", "Use it inside of `with SyncClient() as client:`."
+            )
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
@@ -111,13 +121,15 @@ class SyncClient:
                     return
         finally:
             close = getattr(iterator, "aclose", None)
-            if close is not None:
+            if close is not None and self._loop is not None:
                 self.call(close())
 
     def _stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            self._thread.join()
+            loop.close()
 
 
 async def _next(iterator: AsyncIterator[T]) -> T:

@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from infra.commands.shell import AsJson, err, out, pairs, print_json, run, scalars
+from infra.commands.silence import told_while_silent
 from schemas.errors import EventInvalid
 from schemas.events import FoundPassage, Retrieval, Sampling, SearchMode
 from schemas.limits import N_MAX
@@ -49,6 +50,8 @@ def ask(
     as_json: AsJson = False,
 ) -> None:
     """Ask, and watch the answer come. Ctrl-C cancels it."""
+    if not question.strip():
+        raise typer.BadParameter("Ask something.", param_hint="QUESTION")
     sampling = make_sampling(
         json_schema,
         max_tokens=max_tokens,
@@ -129,7 +132,8 @@ async def _ask(
             silence_s_max=timeout_s,
         )
         try:
-            await (stream_json(answer) if as_json else stream_text(answer))
+            async with told_while_silent(answer.waits_for, lambda: bool(answer.text)):
+                await (stream_json(answer) if as_json else stream_text(answer))
         except asyncio.CancelledError:
             await answer.cancel()
             err.print(f"\ncancelled {answer.prompt_id}", markup=False)

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
 
-from infra.commands.shell import AsJson, out, print_json, run
-from schemas import codec
-from schemas.errors import EventInvalid
+from infra import dead_letters
+from infra.commands.shell import AsJson, err, out, print_json, run
 from schemas.events import DeadLetter
-from schemas.topics import BY_NAME, DEAD_LETTERS
-from streams.producer import Outgoing, Producer
 from streams.records import Record
 from streams.settings import KafkaSettings, load
-from streams.subscription import Subscription
 
 dead_letters_app = typer.Typer(help="Records that no agent could process.", no_args_is_help=True)
-
-# The bookmark up to which `replay --all` has replayed.
-_REPLAYED = "dead-letters-replay"
 
 
 @dead_letters_app.command("list")
@@ -30,14 +24,17 @@ def list_letters(
     as_json: AsJson = False,
 ) -> None:
     """Show dead letters, oldest first: id, where from, why."""
-    letters = run(_all(load(KafkaSettings)))[-limit:]
+    letters, replayed = run(_newest(load(KafkaSettings), limit))
     for record, letter in letters:
+        name = dead_letters.letter_id(record)
         if as_json:
-            print_json({"id": _id(record), **msgspec.to_builtins(letter)})
+            fields = {"id": name, "replayed": name in replayed}
+            print_json(fields | msgspec.to_builtins(letter))
         else:
             value = (letter.value or b"").decode(errors="replace")[:80]
+            again = " (replayed)" if name in replayed else ""
             out.print(
-                f"{_id(record)} {letter.topic}/{letter.partition}@{letter.offset} "
+                f"{name}{again} {letter.topic}/{letter.partition}@{letter.offset} "
                 f"{letter.agent} {letter.error}: {letter.reason}\n    {value}",
                 markup=False,
             )
@@ -51,75 +48,48 @@ def replay(
         list[str] | None, typer.Argument(metavar="[ID…]", help="As `list` shows them.")
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="All since the last `replay --all`.")
+        bool, typer.Option("--all", help="All that were not replayed yet.")
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Also those that were replayed before.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Publish the original records again, unchanged, where they came from."""
     if bool(letter_ids) == everything:
         raise typer.BadParameter("Name dead letters, or --all.")
-    replayed = run(_replay(load(KafkaSettings), set(letter_ids or [])))
-    for letter_id, letter in replayed:
-        if as_json:
-            print_json({"id": letter_id, "topic": letter.topic})
-        else:
-            out.print(f"replayed {letter_id} to {letter.topic}", markup=False)
-    if not replayed and not as_json:
+    outcomes = dead_letters.replay(load(KafkaSettings), letter_ids or None, again)
+    found, failed = run(_told(outcomes, as_json))
+    if not found and not as_json:
         out.print("nothing to replay")
+    if failed:
+        raise typer.Exit(1)
 
 
-async def _all(kafka: KafkaSettings) -> list[tuple[Record, DeadLetter]]:
-    subscription = Subscription(kafka, DEAD_LETTERS, since="earliest")
-    async with subscription:
-        return [item async for item in _letters(subscription)]
+async def _newest(
+    kafka: KafkaSettings, limit: int
+) -> tuple[deque[tuple[Record, DeadLetter]], set[str]]:
+    """The newest letters, and the ids of all that were replayed."""
+    letters: deque[tuple[Record, DeadLetter]] = deque(maxlen=limit)
+    replayed = set()
+    async for record, letter in dead_letters.read(kafka):
+        if letter is not None:
+            letters.append((record, letter))
+        elif (name := dead_letters.marked(record)) is not None:
+            replayed.add(name)
+    return letters, replayed
 
 
-async def _letters(subscription: Subscription) -> AsyncIterator[tuple[Record, DeadLetter]]:
-    async for record in subscription.present():
-        try:
-            yield record, codec.decode(DEAD_LETTERS, record.value or b"")
-        except EventInvalid:
-            continue  # Somebody wrote here by hand; there is no original to show.
-
-
-async def _replay(kafka: KafkaSettings, wanted: set[str]) -> list[tuple[str, DeadLetter]]:
-    """Replay the wanted letters; an empty set means all since the last time."""
-    name = None if wanted else _REPLAYED
-    subscription = Subscription(kafka, DEAD_LETTERS, since="earliest", name=name)
-    producer = Producer(kafka)
-    replayed = []
-    try:
-        async with subscription:
-            async for record, letter in _letters(subscription):
-                # Without its value a record would be a tombstone: replayed only by mistake.
-                if letter.value_kept if not wanted else _id(record) in wanted:
-                    await producer.send(_original(kafka, letter))
-                    replayed.append((_id(record), letter))
-    finally:
-        await producer.close()
-    if missing := wanted - {letter_id for letter_id, _ in replayed}:
-        raise EventInvalid(
-            f"There is no dead letter {', '.join(sorted(missing))}.",
-            "`headwater dead-letters list` shows their ids.",
-        )
-    return replayed
-
-
-def _original(kafka: KafkaSettings, letter: DeadLetter) -> Outgoing:
-    name = letter.topic.removeprefix(kafka.topic_prefix)
-    if name not in BY_NAME:
-        raise EventInvalid(
-            f"The letter came from {letter.topic}, which is none of our topics.",
-            "Set HEADWATER_KAFKA_TOPIC_PREFIX to what it was.",
-        )
-    if not letter.value_kept:
-        raise EventInvalid(
-            f"The value of {letter.topic}/{letter.partition}@{letter.offset} was not kept.",
-            "Read it there and publish it in smaller parts.",
-        )
-    headers: list[tuple[str, Any]] = [(key, value or b"") for key, value in letter.headers]
-    return Outgoing(BY_NAME[name], letter.key, letter.value, headers)
-
-
-def _id(record: Record) -> str:
-    return f"{record.partition}@{record.offset}"
+async def _told(outcomes: AsyncIterator[dead_letters.Outcome], as_json: bool) -> tuple[int, int]:
+    """Say what became of each letter; gives how many there were, and how many were not replayed."""
+    found = failed = 0
+    async for outcome in outcomes:
+        found += 1
+        failed += not outcome.replayed
+        if as_json:
+            print_json(outcome)
+        elif outcome.replayed:
+            out.print(f"replayed {outcome.id} to {outcome.topic}", markup=False)
+        else:
+            err.print(f"not replayed {outcome.id}: {outcome.reason}", markup=False)
+    return found, failed

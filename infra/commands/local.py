@@ -106,7 +106,7 @@ def doctor(as_json: AsJson = False) -> None:
 def fetched() -> KafkaDistribution:
     """Kafka's files, with a progress bar while they are fetched."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as progress:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task("Kafka", total=1.0)
         return provision(
             lambda what, share: progress.update(task, description=what, completed=share)

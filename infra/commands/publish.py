@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, Final
+import asyncio
+from contextlib import AsyncExitStack
+from typing import Annotated
 
 import msgspec
 import typer
 
-from infra.commands.shell import AsJson, err, out, print_json, run, scalars
+from infra.commands.shell import AsJson, out, print_json, run, scalars
+from infra.commands.silence import told_while_silent
+from infra.document_files import read_documents
 from infra.freshness import Freshness
-from schemas import ids
+from schemas import codec
 from schemas.errors import EventInvalid
-from schemas.events import Document, MediaType
+from schemas.events import Document
+from schemas.topics import DOCUMENTS
 from streams.client import Client
-
-MEDIA_TYPES: Final[dict[str, MediaType]] = {
-    ".md": "text/markdown",
-    ".markdown": "text/markdown",
-    ".html": "text/html",
-    ".htm": "text/html",
-    ".txt": "text/plain",
-    ".rst": "text/plain",
-}
+from streams.hops import DOCUMENT_HOPS, missing_workers
+from streams.settings import KafkaSettings
 
 
 def publish(
@@ -39,18 +34,26 @@ def publish(
     document_id: Annotated[
         str | None, typer.Option("--id", help="Id of the only document; else its path.")
     ] = None,
-    title: Annotated[str | None, typer.Option(help="Title of every document.")] = None,
-    metadata: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE to filter by; may be repeated.")
+    title: Annotated[
+        str | None, typer.Option(help="Title of the documents that name none.")
     ] = None,
-    delete: Annotated[bool, typer.Option(help="Delete the documents of these ids.")] = False,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE to filter by, where a document has no such name."),
+    ] = None,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Delete the documents of these ids.")
+    ] = False,
     wait: Annotated[
-        bool, typer.Option(help="Wait until each document can be retrieved, and say how long.")
+        bool,
+        typer.Option("--wait", help="Wait until each document can be retrieved, and say how long."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Publish files as documents; they can be retrieved moments later."""
     if delete:
+        if document_id or title or metadata or wait:
+            raise typer.BadParameter("--delete takes document ids and nothing else.")
         run(_delete(files, as_json))
         return
     shared = scalars(metadata or [], "metadata")
@@ -59,54 +62,62 @@ def publish(
         if len(documents) != 1:
             raise EventInvalid(f"--id names one document, not {len(documents)}.", "Leave it out.")
         documents = [msgspec.structs.replace(documents[0], document_id=document_id)]
+    # All before the first is sent: half a folder would be neither published nor not.
+    for document in documents:
+        codec.checked(DOCUMENTS, document)
     run(_publish(documents, wait, as_json))
 
 
-def read_documents(
-    names: list[str],
-    title: str | None = None,
-    metadata: dict[str, str | int | float | bool] | None = None,
-) -> Iterator[Document]:
-    """The documents in files, folders and standard input; raises EventInvalid for what is none."""
-    for name in names:
-        if name == "-":
-            new_id, text = ids.new_id("document"), _standard_input()
-            yield Document(text, new_id, "text/plain", title, None, dict(metadata or {}))
-            continue
-        for path in _paths(Path(name)):
-            if path.suffix == ".jsonl":
-                yield from _events(path)
-            else:
-                kind = MEDIA_TYPES.get(path.suffix.lower(), "text/plain")
-                yield Document(
-                    _text(path), str(path), kind, title or path.name, None, dict(metadata or {})
-                )
-
-
 async def _publish(documents: list[Document], wait: bool, as_json: bool) -> None:
-    async with Client(source="/cli") as client:
-        freshness = Freshness(client) if wait else None
-        if freshness is not None:
+    async with Client(source="/cli") as client, AsyncExitStack() as stack:
+        freshness = Freshness(client)
+        if wait:
             await freshness.open()
+            stack.push_async_callback(freshness.close)
         await client.publish_documents(documents)
         for document in documents:
             if as_json:
                 print_json({"document_id": document.document_id})
             else:
                 out.print(f"published {document.document_id}", markup=False)
-        if freshness is not None:
-            await _report(freshness, [d.document_id or "" for d in documents], as_json)
+        if wait:
+            await _report(client.settings, freshness, documents, as_json)
 
 
-async def _report(freshness: Freshness, document_ids: list[str], as_json: bool) -> None:
-    try:
-        async for document_id, fresh_ms in freshness.of(document_ids):
+async def _report(
+    kafka: KafkaSettings, freshness: Freshness, documents: list[Document], as_json: bool
+) -> None:
+    awaited = _with_words(documents, as_json)
+    come = 0
+
+    async def waits_for() -> str | None:
+        return await asyncio.to_thread(missing_workers, kafka, DOCUMENT_HOPS)
+
+    async with told_while_silent(waits_for, lambda: come > 0):
+        async for document_id, fresh_ms in freshness.of(awaited):
+            come += 1
             if as_json:
                 print_json({"document_id": document_id, "freshness_ms": fresh_ms})
             else:
                 out.print(f"retrievable {document_id} after {fresh_ms:.0f} ms", markup=False)
-    finally:
-        await freshness.close()
+
+
+def _with_words(documents: list[Document], as_json: bool) -> list[str]:
+    """The ids of the documents that can become retrievable; says which others cannot."""
+    # Imported late: with it come an HTML parser and the splitters.
+    from models.documents import readable_text
+
+    awaited = []
+    for document in documents:
+        if readable_text(document.text, document.media_type):
+            awaited.append(document.document_id or "")
+        elif as_json:
+            print_json({"document_id": document.document_id, "freshness_ms": None})
+        else:
+            out.print(
+                f"{document.document_id} is empty: there is nothing to retrieve", markup=False
+            )
+    return awaited
 
 
 async def _delete(document_ids: list[str], as_json: bool) -> None:
@@ -117,42 +128,3 @@ async def _delete(document_ids: list[str], as_json: bool) -> None:
                 print_json({"document_id": document_id, "deleted": True})
             else:
                 out.print(f"deleted {document_id}", markup=False)
-
-
-def _paths(path: Path) -> list[Path]:
-    if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in {*MEDIA_TYPES, ".jsonl"})
-        if not found:
-            err.print(f"{path} holds no text, Markdown, HTML or .jsonl file", markup=False)
-        return found
-    if not path.is_file():
-        raise EventInvalid(f"{path} is no file.", "Check the path.")
-    return [path]
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise EventInvalid(f"{path} cannot be read: {error}.", "Publish UTF-8 text.") from None
-
-
-def _standard_input() -> str:
-    try:
-        return sys.stdin.read()
-    except UnicodeDecodeError as error:
-        raise EventInvalid(f"This input cannot be read: {error}.", "Pipe UTF-8 text.") from None
-
-
-def _events(path: Path) -> Iterator[Document]:
-    decoder = msgspec.json.Decoder(Document)
-    for number, line in enumerate(_text(path).splitlines(), start=1):
-        if line.strip():
-            try:
-                document = decoder.decode(line)
-            except msgspec.DecodeError as error:
-                raise EventInvalid(
-                    f"{path}:{number}: {error}.", "Put one document event on each line."
-                ) from None
-            key = document.document_id or ids.new_id("document")
-            yield msgspec.structs.replace(document, document_id=key)

@@ -55,6 +55,15 @@ def settings_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def setting_names() -> set[str]:
+    """The environment variables that set anything."""
+    return {
+        environment_name(kind, field_name, field)
+        for _, kind in GROUPS
+        for field_name, field in kind.model_fields.items()
+    }
+
+
 def environment_name(kind: type[BaseSettings], field_name: str, field: FieldInfo) -> str:
     """The variable that sets a field; an alias stands for itself, without the prefix."""
     alias = field.validation_alias

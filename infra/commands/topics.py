@@ -18,6 +18,9 @@ contracts_app = typer.Typer(
     help="The exported JSON Schemas and the AsyncAPI document.", no_args_is_help=True
 )
 
+# The width of the table beside its topics' names.
+_OTHER_COLUMNS_CHARS = 44
+
 Against = Annotated[Path, typer.Option(help="Folder of the older contracts.")]
 
 
@@ -37,6 +40,8 @@ def topics(
             print_json(state)
     else:
         table = Table("topic", "partitions", "records", "kept", box=None)
+        # A narrow terminal may break the lines; a name cut short would be of no use.
+        table.columns[0].min_width = max(len(state.name) for state in states)
         for topic, state in zip(TOPICS, states, strict=True):
             hours = (topic.retention_ms or 0) // 3_600_000
             kept = (
@@ -48,7 +53,7 @@ def topics(
             )
             partitions = str(state.partitions) if state.exists else "missing"
             table.add_row(state.name, partitions, f"{state.records:,}", kept)
-        out.print(table)
+        out.print(table, width=max(out.width, table.columns[0].min_width + _OTHER_COLUMNS_CHARS))
         if created:
             out.print(f"created {len(created)} topics")
     if any(not state.exists for state in states):

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from infra.commands.pipes import ending_with_the_reader
 from infra.commands.shell import AsJson, out, print_json, run, topic_named
 from schemas import codec
 from schemas.errors import EventInvalid
@@ -32,10 +33,16 @@ def watch(
     start: Since = "earliest" if since == "earliest" else "latest"
     found = topic_named(topic)
     subscription = Subscription(load(KafkaSettings), found, None, start, resume, name)
-    run(_watch(subscription, found, conversation, count, as_json))
+
+    async def follow() -> None:
+        with ending_with_the_reader():
+            async with subscription:
+                await _show(subscription, found, conversation, count, as_json)
+
+    run(follow())
 
 
-async def _watch(
+async def _show(
     subscription: Subscription,
     topic: Topic,
     conversation: str | None,
@@ -43,20 +50,19 @@ async def _watch(
     as_json: bool,
 ) -> None:
     seen = 0
-    async with subscription:
-        async for record in subscription.records():
-            value = _decoded(topic, record)
-            if conversation is not None and _conversation(value) != conversation:
-                continue
-            shown = _line(record, value) | {"position": subscription.position_after(record)}
-            if as_json:
-                print_json(shown)
-            else:
-                _print(record, shown)
-            seen += 1
-            if seen == count:
-                subscription.note(record)
-                return
+    async for record in subscription.records():
+        value = _decoded(topic, record)
+        if conversation is not None and _conversation(value) != conversation:
+            continue
+        shown = _line(record, value) | {"position": subscription.position_after(record)}
+        if as_json:
+            print_json(shown)
+        else:
+            _print(record, shown)
+        seen += 1
+        if seen == count:
+            subscription.note(record)
+            return
 
 
 def _decoded(topic: Topic, record: Record) -> Any:

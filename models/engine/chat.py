@@ -8,6 +8,7 @@ from pathlib import Path
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
+from models.engine.control_tokens import encode_contents
 from models.engine.protocol import Message
 from schemas.errors import EventInvalid, ModelUnavailable
 
@@ -32,18 +33,27 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def encode_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
-    """The prompt of `messages`, up to where the answer begins. Raises EventInvalid."""
+    """The prompt of `messages`, up to where the answer begins. Raises EventInvalid.
+
+    Its control tokens are the chat template's: messages that spell some are encoded as text.
+    """
     if not messages:
         raise EventInvalid("A request holds no messages.", "Send at least one.")
+
+    def render(contents: Sequence[str]) -> str:
+        pairs = zip(messages, contents, strict=True)
+        filled = [{**message, "content": content} for message, content in pairs]
+        return _render(tokenizer, filled, add_generation_prompt=True)
+
     try:
-        text = _render(tokenizer, messages, add_generation_prompt=True)
+        # JSON may hold lone surrogates, which the tokenizer refuses.
+        contents = [m["content"].encode("utf-8", "replace").decode() for m in messages]
+        return encode_contents(tokenizer, render, contents)
     except (TemplateError, KeyError, TypeError) as error:
         raise EventInvalid(
             f"The model's chat template refuses these messages: {error}",
             "Each needs a role and content; some models want user and assistant to alternate.",
         ) from error
-    tokens: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return tokens
 
 
 def end_tokens(tokenizer: PreTrainedTokenizerBase, config: GenerationConfig) -> frozenset[int]:

@@ -32,6 +32,7 @@ from models.engine.sampling import Sampler
 from models.engine.scheduler import Scheduler
 from models.engine.sequence import Sequence
 from models.learning.adapter_files import read_adapter
+from models.weights import recorded_name
 from schemas.errors import DataInvalid, EventInvalid, GenerationFailed, ModelUnavailable
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class TorchEngine:
 
     def __init__(self, options: TorchEngineOptions) -> None:
         self.options = options
-        self.model = options.model
+        self.model = recorded_name(options.model)
         # The model may allow less: final after `start`.
         self.context_tokens_max = options.context_tokens_max
         self._inbox: Inbox = queue.SimpleQueue()

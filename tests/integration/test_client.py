@@ -11,6 +11,7 @@ from schemas import codec
 from schemas.errors import (
     AnswerTimeout,
     BrokerUnreachable,
+    ClientClosed,
     EventInvalid,
     RecordTooLarge,
     TopicMissing,
@@ -42,6 +43,16 @@ async def test_a_published_document_carries_cloudevents_headers(kafka: KafkaSett
     assert header(record.headers, "ce_type") == "io.headwater.document"
     assert header(record.headers, "content-type") == "application/json"
     assert (header(record.headers, "traceparent") or "").startswith("00-")
+
+
+async def test_an_id_that_none_may_have_is_not_deleted(kafka: KafkaSettings) -> None:
+    async with Client(kafka) as client:
+        for document_id in ("", "d" * 257):
+            with pytest.raises(EventInvalid, match="is no id"):
+                await client.delete_document(document_id)
+        with pytest.raises(TopicMissing, match="there is no 99"):
+            await client.subscribe("documents", resume='{"99": 0}').open()
+    assert await present(kafka) == []
 
 
 async def test_deleting_publishes_a_tombstone(kafka: KafkaSettings) -> None:
@@ -162,8 +173,18 @@ async def test_a_named_subscriber_misses_nothing_while_it_is_away(kafka: KafkaSe
 async def test_without_agents_an_answer_times_out_with_advice(kafka: KafkaSettings) -> None:
     async with Client(kafka) as client:
         answer = await client.ask("Is anybody there?", silence_s_max=0.3)
-        with pytest.raises(AnswerTimeout, match="headwater up"):
+        with pytest.raises(AnswerTimeout, match=r"no retrieve and no generate.*headwater up"):
             await answer.finished()
+
+
+async def test_a_closed_client_says_so(kafka: KafkaSettings) -> None:
+    async with Client(kafka) as client:
+        await client.publish_document("in time")
+    with pytest.raises(ClientClosed):
+        await client.publish_document("too late")
+    async with client:
+        await client.publish_document("again")
+    assert len(await present(kafka)) == 2
 
 
 async def test_prompts_name_the_reply_partition_of_their_client(kafka: KafkaSettings) -> None:

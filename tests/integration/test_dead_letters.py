@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from typing import Any
 
 import confluent_kafka
 import msgspec
@@ -16,9 +17,12 @@ from malformed import document_kinds, prompt_kinds
 from workers import Workers
 
 from headwater import Client, Retrieval, Sampling
+from infra.dead_letters import replay
 from schemas import codec
+from schemas.errors import Fenced
 from schemas.events import DeadLetter
 from schemas.topics import DEAD_LETTERS, DOCUMENTS, PROMPTS
+from streams.records import Record
 from streams.settings import KafkaSettings
 from streams.subscription import Subscription
 
@@ -71,7 +75,8 @@ async def test_a_thousand_malformed_records_of_twenty_kinds_do_not_stop_the_flow
     assert len({(x.topic, x.partition, x.offset) for x in fresh}) == RECORDS
 
 
-def headwater(kafka: KafkaSettings, *arguments: str) -> str:
+def headwater(kafka: KafkaSettings, *arguments: str, status: int = 0) -> str:
+    """What the command prints, and complains of, when it ends with this status."""
     env = {
         "HEADWATER_KAFKA_BOOTSTRAP": kafka.bootstrap,
         "HEADWATER_KAFKA_TOPIC_PREFIX": kafka.topic_prefix,
@@ -84,14 +89,13 @@ def headwater(kafka: KafkaSettings, *arguments: str) -> str:
         timeout=60,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert done.returncode == status, done.stderr
+    return done.stdout + done.stderr
 
 
-async def test_dead_letters_are_listed_and_replayed_once(kafka: KafkaSettings) -> None:
-    """On a river without agents, so that the replayed record is seen as it was."""
-    letter = DeadLetter(
-        topic=kafka.topic_name(DOCUMENTS),
+def letter(topic: str, **fields: Any) -> DeadLetter:
+    return DeadLetter(
+        topic=topic,
         partition=0,
         offset=3,
         agent="ingest",
@@ -101,17 +105,73 @@ async def test_dead_letters_are_listed_and_replayed_once(kafka: KafkaSettings) -
         key=b"doc",
         value=b'{"text": 1}',
         headers=[("colour", b"blue"), ("none", None)],
+        **fields,
     )
+
+
+def bury(kafka: KafkaSettings, *letters: DeadLetter) -> None:
     producer = confluent_kafka.Producer({"bootstrap.servers": kafka.bootstrap})
-    producer.produce(kafka.topic_name(DEAD_LETTERS), msgspec.json.encode(letter), b"doc")
+    for item in letters:
+        producer.produce(kafka.topic_name(DEAD_LETTERS), msgspec.json.encode(item), b"doc")
     producer.flush()
+
+
+async def documents(kafka: KafkaSettings) -> list[Record]:
+    async with Subscription(kafka, DOCUMENTS, since="earliest") as subscription:
+        return [record async for record in subscription.present()]
+
+
+async def test_dead_letters_are_listed_and_replayed_once(kafka: KafkaSettings) -> None:
+    """On a river without agents, so that the replayed record is seen as it was."""
+    bury(kafka, letter(kafka.topic_name(DOCUMENTS)))
     listed = msgspec.json.decode(headwater(kafka, "dead-letters", "list", "--json"))
-    assert (listed["id"], listed["reason"]) == ("0@0", "for a test")
+    assert (listed["id"], listed["reason"], listed["replayed"]) == ("0@0", "for a test", False)
 
     assert "replayed 0@0" in headwater(kafka, "dead-letters", "replay", "--all")
     assert "nothing to replay" in headwater(kafka, "dead-letters", "replay", "--all")
-    assert "replayed 0@0" in headwater(kafka, "dead-letters", "replay", "0@0")
-    async with Subscription(kafka, DOCUMENTS, since="earliest") as subscription:
-        replayed = [record async for record in subscription.present()]
+    assert "0@0 (replayed)" in headwater(kafka, "dead-letters", "list")
+    refused = headwater(kafka, "dead-letters", "replay", "0@0", status=1)
+    assert "not replayed 0@0: it was replayed before; --again" in refused
+    assert "replayed 0@0" in headwater(kafka, "dead-letters", "replay", "0@0", "--again")
+    replayed = await documents(kafka)
     assert [(record.key, record.value) for record in replayed] == [(b"doc", b'{"text": 1}')] * 2
     assert ("colour", b"blue") in replayed[0].headers
+
+
+async def test_a_letter_that_cannot_be_replayed_does_not_stop_the_others(
+    kafka: KafkaSettings,
+) -> None:
+    ours, foreign = kafka.topic_name(DOCUMENTS), "somebody.else.documents"
+    lost = letter(ours, value_kept=False)
+    bury(kafka, letter(ours), letter(foreign), lost, letter(ours), letter(foreign))
+    for fresh in ([0, 3], []):
+        # The first time two are replayed; the second time they are not replayed again.
+        told = headwater(kafka, "dead-letters", "replay", "--all", "--json", status=1)
+        outcomes = [msgspec.json.decode(line) for line in told.splitlines()]
+        assert [o["id"] for o in outcomes if o["replayed"]] == [f"0@{n}" for n in fresh]
+        failed = {o["id"]: o["reason"] for o in outcomes if not o["replayed"]}
+        assert set(failed) == {"0@1", "0@2", "0@4"}
+        assert f"came from {foreign}" in failed["0@1"]
+        assert "was not kept" in failed["0@2"]
+    assert len(await documents(kafka)) == 2
+    told = headwater(kafka, "dead-letters", "replay", "0@99", "0@3", "--again", status=1)
+    assert "not replayed 0@99: there is no such dead letter" in told
+    assert "replayed 0@3 to" in told
+
+
+async def test_a_letter_replayed_by_its_id_is_not_replayed_by_all(kafka: KafkaSettings) -> None:
+    bury(kafka, *[letter(kafka.topic_name(DOCUMENTS))] * 3)
+    assert [(o.id, o.replayed) async for o in replay(kafka, ["0@1"])] == [("0@1", True)]
+    assert [o.id async for o in replay(kafka)] == ["0@0", "0@2"]
+    assert [o.id async for o in replay(kafka, again=True)] == ["0@0", "0@1", "0@2"]
+    assert len(await documents(kafka)) == 6
+
+
+async def test_a_second_replay_takes_over_from_the_first(kafka: KafkaSettings) -> None:
+    bury(kafka, *[letter(kafka.topic_name(DOCUMENTS))] * 4)
+    first = replay(kafka)
+    assert (await anext(first)).id == "0@0"
+    assert [o.id async for o in replay(kafka)] == ["0@1", "0@2", "0@3"]
+    with pytest.raises(Fenced, match="Another replay has begun"):
+        await anext(first)
+    assert len(await documents(kafka)) == 4

@@ -79,6 +79,17 @@ async def test_a_group_of_records_is_seen_whole_or_not_at_all(kafka: KafkaSettin
     assert await texts(kafka) == ["wet", "wet"]
 
 
+async def test_a_zombie_whose_record_is_refused_is_told_that_it_is_fenced(
+    kafka: KafkaSettings,
+) -> None:
+    """To abort what failed fails too: that must not surface as an error of the library."""
+    zombie, owner = FencedWriter(kafka, "group.1"), FencedWriter(kafka, "group.1")
+    await zombie.open()
+    await owner.open()
+    with pytest.raises(Fenced):
+        await zombie.write([Outgoing(GENERATIONS, "b", os.urandom(5_000_000), [])])
+
+
 async def test_passage_counts_are_read_back_from_the_topic(kafka: KafkaSettings) -> None:
     writer = FencedWriter(kafka, "ingest.2")
     await writer.open()

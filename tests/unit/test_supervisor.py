@@ -202,6 +202,15 @@ def test_a_log_is_moved_aside_when_it_grows_too_large(tmp_path: Path) -> None:
     assert (tmp_path / "worker.log.1").read_text("utf-8") == "first\n" * 10
 
 
+def test_the_stack_frames_of_a_jvm_are_not_its_last_words(tmp_path: Path) -> None:
+    log = tmp_path / "kafka.log"
+    frames = "\tat kafka.Kafka$.main(Kafka.scala:97)\n" * 30
+    log.write_text(
+        f"ERROR Got exception\njava.io.IOException: File too large\n{frames}\t... 11 more\n"
+    )
+    assert last_lines(log) == "ERROR Got exception\njava.io.IOException: File too large"
+
+
 @pytest.mark.parametrize(
     "needs", [{"a": ("b",), "b": ("a",)}, {"a": ("elsewhere",)}], ids=["a cycle", "unknown"]
 )

@@ -1,4 +1,6 @@
 import importlib.util
+import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,16 @@ from models.engine.options import TorchEngineOptions
 from models.engine.protocol import GenerationRequest, SamplingParams
 from models.engine.torch_engine import TorchEngine
 from models.precision import best_dtype, choose_device, choose_dtype
-from models.weights import PACKAGE, PACKAGED_MODEL, convert_once, packaged_gguf, resolve_model
+from models.weights import (
+    NAME_CHARS_MAX,
+    PACKAGE,
+    PACKAGED_MODEL,
+    convert_once,
+    packaged_gguf,
+    recorded_name,
+    resolve_model,
+)
+from schemas import limits
 from schemas.errors import ModelUnavailable, SettingsInvalid
 
 PROMPT = [{"role": "user", "content": "What is the capital of France?"}]
@@ -77,6 +88,33 @@ def test_a_gguf_that_is_not_understood_is_refused_and_leaves_nothing(
     with pytest.raises(ModelUnavailable, match="qwen2"):
         convert_once(tiny_gguf(tiny, pre="qwen2"), cache)
     assert list(cache.iterdir()) == []
+
+
+def test_what_a_killed_conversion_left_is_swept_once_it_is_old(tiny: Path, tmp_path: Path) -> None:
+    gguf, cache = tiny_gguf(tiny), tmp_path / "cache"
+    folder = convert_once(gguf, cache)
+    old, running = (cache / f"{folder.name}.{rest}" for rest in ("old", "running"))
+    for partial in (old, running):
+        partial.mkdir()
+        (partial / "model.safetensors").write_bytes(b"half")
+    two_hours_ago_s = time.time() - 7_200
+    os.utime(old, (two_hours_ago_s, two_hours_ago_s))
+    assert convert_once(gguf, cache) == folder
+    assert set(cache.iterdir()) == {folder, running}
+
+
+def test_records_name_a_folder_by_its_last_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path.joinpath(*["d" * 50] * 5, "my-model")
+    deep.mkdir(parents=True)
+    assert recorded_name(str(deep)) == "my-model"
+    monkeypatch.chdir(deep)
+    assert recorded_name(".") == "my-model"
+    long = tmp_path / ("m" * 250)
+    long.mkdir()
+    assert len(recorded_name(str(long))) == NAME_CHARS_MAX == limits.NAME_CHARS_MAX
+    assert recorded_name("owner/name") == "owner/name"
 
 
 def test_a_folder_stands_for_itself(tmp_path: Path) -> None:
