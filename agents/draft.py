@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final
 
-from models.engine.protocol import Engine, GenerationRequest, SamplingParams
+from models.engine.protocol import Engine, GenerationRequest, Piece, SamplingParams
 from models.prompting import ChatMessage, build_messages, cited_passages, fit_passages
 from schemas import ids, limits
 from schemas.errors import GenerationFailed, HeadwaterError
@@ -57,7 +58,7 @@ class Draft:
         return Generation(
             generation_id=self.generation_id,
             prompt_id=context.prompt_id,
-            text=self.text[: limits.ANSWER_CHARS_MAX],
+            text=self.text,
             finish_reason=self.finish_reason,
             model=self.model,
             model_version=self.model_version,
@@ -117,16 +118,12 @@ async def write_answer(
     """
     try:
         request = make_request(draft, engine, passages_max)
-        async for piece in engine.stream(request):
-            if piece.completion_tokens and draft.first_token_ms is None:
-                draft.first_token_ms = now_ms()
-            draft.usage = Usage(piece.prompt_tokens, piece.completion_tokens)
-            draft.text += piece.text
-            if piece.text:
-                emit(piece.text)
-            if piece.finish_reason is not None:
-                draft.finish_reason = piece.finish_reason
-                draft.error = piece.error[: limits.REASON_CHARS_MAX] or None
+        async with aclosing(engine.stream(request)) as pieces:
+            async for piece in pieces:
+                if text := _take(draft, piece):
+                    emit(text)
+                if len(draft.text) == limits.ANSWER_CHARS_MAX:
+                    break
     except GenerationFailed:
         # The engine itself has ended: this is no answer, and the next worker will give one.
         raise
@@ -138,6 +135,21 @@ async def write_answer(
         log.exception("cannot answer %s", draft.context.prompt_id)
         draft.finish_reason = "error"
         draft.error = f"{type(error).__name__}: {error}"[: limits.REASON_CHARS_MAX]
+
+
+def _take(draft: Draft, piece: Piece) -> str:
+    """Add a piece to the draft; returns as much of its text as the limit leaves room for."""
+    if piece.completion_tokens and draft.first_token_ms is None:
+        draft.first_token_ms = now_ms()
+    draft.usage = Usage(piece.prompt_tokens, piece.completion_tokens)
+    text = piece.text[: limits.ANSWER_CHARS_MAX - len(draft.text)]
+    draft.text += text
+    if piece.finish_reason is not None:
+        draft.finish_reason = piece.finish_reason
+        draft.error = piece.error[: limits.REASON_CHARS_MAX] or None
+    elif len(draft.text) == limits.ANSWER_CHARS_MAX:
+        draft.finish_reason = "length"
+    return text
 
 
 def make_request(draft: Draft, engine: Engine, passages_max: int) -> GenerationRequest:
