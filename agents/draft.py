@@ -6,12 +6,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final
 
 from agents.chunks import Part
 from agents.sampling import logprob_event, request_of_choice, sampling_params
-from models.engine.protocol import Engine, GenerationRequest
+from models.engine.protocol import Engine, GenerationRequest, Piece
 from models.prompting import ChatMessage, build_messages, cited_passages, fit_passages
 from schemas import ids, limits
 from schemas.errors import GenerationFailed, HeadwaterError
@@ -77,7 +78,7 @@ class Draft:
         return Generation(
             generation_id=self.generation_id,
             prompt_id=context.prompt_id,
-            text=first.text[: limits.ANSWER_CHARS_MAX],
+            text=first.text,
             finish_reason=first.finish_reason,
             model=self.model,
             model_version=self.model_version,
@@ -174,18 +175,13 @@ async def _write_choice(
 ) -> None:
     choice = draft.choices[number]
     try:
-        async for piece in engine.stream(request_of_choice(request, number)):
-            if piece.completion_tokens and draft.first_token_ms is None:
-                draft.first_token_ms = now_ms()
-            choice.usage = Usage(piece.prompt_tokens, piece.completion_tokens)
-            choice.text += piece.text
-            logprobs = tuple(logprob_event(logprob) for logprob in piece.logprobs)
-            choice.logprobs += logprobs
-            if piece.text or logprobs:
-                emit(Part(piece.text, number, logprobs))
-            if piece.finish_reason is not None:
-                choice.finish_reason = piece.finish_reason
-                choice.error = piece.error[: limits.REASON_CHARS_MAX] or None
+        async with aclosing(engine.stream(request_of_choice(request, number))) as pieces:
+            async for piece in pieces:
+                part = _take(draft, number, piece)
+                if part.text or part.logprobs:
+                    emit(part)
+                if len(choice.text) == limits.ANSWER_CHARS_MAX:
+                    break
     except GenerationFailed:
         # The engine itself has ended: this is no answer, and the next worker will give one.
         raise
@@ -199,6 +195,26 @@ def _reason(error: Exception, draft: Draft) -> str:
     # One prompt that nobody foresaw must not end the worker again at every replay (law 2).
     log.error("cannot answer %s", draft.context.prompt_id, exc_info=error)
     return f"{type(error).__name__}: {error}"
+
+
+def _take(draft: Draft, number: int, piece: Piece) -> Part:
+    """Add a piece to a choice; returns as much of its text as the limit leaves room for."""
+    choice = draft.choices[number]
+    if piece.completion_tokens and draft.first_token_ms is None:
+        draft.first_token_ms = now_ms()
+        # Known only now: a swap may have come while the request waited.
+        draft.model_version = piece.model_version
+    choice.usage = Usage(piece.prompt_tokens, piece.completion_tokens)
+    text = piece.text[: limits.ANSWER_CHARS_MAX - len(choice.text)]
+    choice.text += text
+    logprobs = tuple(logprob_event(logprob) for logprob in piece.logprobs)
+    choice.logprobs += logprobs
+    if piece.finish_reason is not None:
+        choice.finish_reason = piece.finish_reason
+        choice.error = piece.error[: limits.REASON_CHARS_MAX] or None
+    elif len(choice.text) == limits.ANSWER_CHARS_MAX:
+        choice.finish_reason = "length"
+    return Part(text, number, logprobs)
 
 
 def make_request(draft: Draft, engine: Engine, passages_max: int) -> GenerationRequest:

@@ -65,11 +65,14 @@ class Finals:
         return generation if generation.prompt_id == prompt_id else None
 
     async def publish(self, generation: Generation, made_headers: list[tuple[str, bytes]]) -> None:
-        """Write a finished record durably. Raises Fenced when another worker owns the partition."""
+        """Write a finished record durably.
+
+        Raises Fenced when another worker owns the partition, and RecordTooLarge.
+        """
         record = Outgoing(
             GENERATIONS,
             generation.prompt_id,
-            codec.encode(generation),
+            codec.checked(GENERATIONS, generation),
             made_headers,
             self._partition,
         )

@@ -7,6 +7,7 @@ For each prompt, in an order that must not change:
 4. send the last chunk, which carries that record,
 5. acknowledge, so that the offset may be committed.
 A worker killed before 3 leaves nothing behind; killed after it, its successor goes on at 4.
+Cancels do not wait for their turn (`cancels`).
 """
 
 from __future__ import annotations
@@ -15,24 +16,30 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
+from agents.blame import is_the_records_fault
+from agents.cancels import Cancels
 from agents.chunks import ChunkSender, Part
 from agents.dead_letters import bury
 from agents.draft import Draft, last_chunk, now_ms, write_answer
 from agents.engines import make_engine
 from agents.finals import Finals
+from agents.fitting import shrunk
+from agents.identity import event_id
 from agents.intake import Intake, Taken
 from agents.settings import GenerateSettings, WorkerSettings
 from agents.worker import follow_assignment, make_app, raw_topic, run
 from models.engine.protocol import Engine
 from schemas import codec, headers
-from schemas.errors import EventInvalid, Fenced, SettingsInvalid
+from schemas.errors import EventInvalid, Fenced, RecordTooLarge, SettingsInvalid
 from schemas.events import Context, Generation, TokenChunk
 from schemas.headers import Headers
 from schemas.topics import CONTEXTS, GENERATIONS, TOKENS, Topic
 from streams.admin import partition_count
 from streams.producer import Outgoing, Producer
+from streams.records import Record
 from streams.settings import KafkaSettings, load
 
 log = logging.getLogger("headwater.generate")
@@ -64,8 +71,11 @@ class Generate:
         self._owned: set[int] = set()
         self._finals: dict[int, asyncio.Task[Finals]] = {}
         self._in_flight: dict[str, InFlight] = {}
+        # The partition of each answer that is being made.
+        self._answers: dict[asyncio.Task[None], int] = {}
         self._working: asyncio.Task[None] | None = None
         self._room = asyncio.Semaphore(settings.in_flight_max)
+        self.cancels = Cancels(kafka, "generate", self._cancel)
         self.intake = Intake()
         self.ready = asyncio.Event()
 
@@ -77,10 +87,14 @@ class Generate:
         async with asyncio.TaskGroup() as answers:
             async for (taken,) in self.intake.batches(1):
                 if taken.record.value is None:
-                    await self._cancel(taken)
+                    self._cancel(taken.record)
+                    self.cancels.reached(taken.record)
+                    await taken.done()
                 elif (flight := await self._decode(taken)) is not None:
                     await self._room.acquire()
                     flight.task = answers.create_task(self._answer(flight))
+                    self._answers[flight.task] = taken.record.partition
+                    flight.task.add_done_callback(partial(self._land, flight))
 
     async def close(self) -> None:
         """Leave what is in flight to the next owner, stop the engine and the producer."""
@@ -94,22 +108,34 @@ class Generate:
     def owns(self, partitions: set[int]) -> None:
         """The partitions of `contexts` that this worker has from now on."""
         self.intake.owns(partitions)
+        self.cancels.owns(partitions)
         self._owned = partitions
+        for answer, partition in self._answers.items():
+            if partition not in partitions:
+                # Its new owner makes it too, and this one's record would be refused.
+                answer.cancel()
         for taken_on in partitions:
             # Opened before the first prompt comes, which would wait for it.
             self._opening_finals(taken_on)
         for lost in set(self._finals) - partitions:
             self._finals.pop(lost)
 
-    async def _cancel(self, taken: Taken) -> None:
-        flight = self._in_flight.get(taken.record.key_text or "")
-        if flight is not None:
+    def _cancel(self, tombstone: Record) -> None:
+        flight = self._in_flight.get(tombstone.key_text or "")
+        # A prompt published again after it was cancelled is wanted.
+        if flight is not None and tombstone.offset > flight.taken.record.offset:
             flight.cancelled.set()
-        await taken.done()
+
+    def _land(self, flight: InFlight, answer: asyncio.Task[None]) -> None:
+        del self._answers[answer]
+        if self._in_flight.get(flight.context.prompt_id) is flight:
+            del self._in_flight[flight.context.prompt_id]
+        self._room.release()
 
     async def _decode(self, taken: Taken) -> InFlight | None:
         try:
             context: Context = codec.decode(CONTEXTS, taken.record.value or b"")
+            event_id(taken.record, context.prompt_id)
         except EventInvalid as error:
             await bury(self._producer, taken.record, "generate", error)
             await taken.done()
@@ -120,6 +146,8 @@ class Generate:
         if earlier is not None:
             # Whoever cancels the one means the other too.
             flight.cancelled = earlier.cancelled
+        if self.cancels.cover(taken.record, context.prompt_id):
+            flight.cancelled.set()
         self._in_flight[context.prompt_id] = flight
         return flight
 
@@ -139,16 +167,17 @@ class Generate:
                 # 2. and 3.
                 generation, index, rest = await self._write(flight, finals, attempt)
             # 4.
-            await self._send(flight, last_chunk(generation, attempt, index, rest))
+            await self._end(flight, generation, attempt, index, rest)
             # 5.
             await flight.taken.done()
         except Fenced as error:
             # The new owner reads this prompt again from the committed offset.
             log.warning("%s", error)
-        finally:
-            if self._in_flight.get(context.prompt_id) is flight:
-                del self._in_flight[context.prompt_id]
-            self._room.release()
+        except Exception as error:
+            if not is_the_records_fault(error):
+                raise
+            await bury(self._producer, flight.taken.record, "generate", error)
+            await flight.taken.done()
 
     async def _write(
         self, flight: InFlight, finals: Finals, attempt: int
@@ -158,14 +187,19 @@ class Generate:
         draft = Draft(flight.context, engine.model, engine.model_version, attempt)
 
         async def send(index: int, part: Part) -> None:
-            await self._send(flight, draft.chunk(index, part))
+            try:
+                await self._send(flight, draft.chunk(index, part))
+            except RecordTooLarge as error:
+                # A reader bridges the gap with the finished record.
+                log.warning("a chunk of %s was left out: %s", draft.generation_id, error)
 
         # 2.
         sender = ChunkSender(send, self._settings.chunk_interval_ms)
         try:
-            await self._unless_cancelled(
-                flight, write_answer(draft, engine, passages_max, sender.add)
-            )
+            if not flight.cancelled.is_set():
+                await self._unless_cancelled(
+                    flight, write_answer(draft, engine, passages_max, sender.add)
+                )
         finally:
             rest = await sender.finish()
         # 3.
@@ -184,6 +218,9 @@ class Generate:
             try:
                 await finals.publish(generation, made)
                 return generation
+            except RecordTooLarge as error:
+                generation = shrunk(generation, error)
+                continue
             except Fenced:
                 if partition not in self._owned:
                     raise
@@ -227,6 +264,18 @@ class Generate:
         await finals.open()
         return finals
 
+    async def _end(
+        self, flight: InFlight, generation: Generation, attempt: int, index: int, rest: Part
+    ) -> None:
+        """Send the last chunk, as much of it as fits: the finished record repeats `rest`."""
+        while True:
+            try:
+                return await self._send(flight, last_chunk(generation, attempt, index, rest))
+            except RecordTooLarge as error:
+                if rest == Part(""):
+                    generation = shrunk(generation, error)
+                rest = Part("")
+
     async def _send(self, flight: InFlight, chunk: TokenChunk) -> None:
         wanted = flight.context.prompt.reply_partition
         # A partition that does not exist must not stop the flow: the key decides then.
@@ -236,7 +285,7 @@ class Generate:
             Outgoing(
                 TOKENS,
                 chunk.prompt_id,
-                codec.encode(chunk),
+                codec.checked(TOKENS, chunk),
                 self._headers(TOKENS, event_id, flight),
                 partition,
             )
@@ -252,9 +301,10 @@ def main() -> None:
     _check_partitions(kafka)
     generate = Generate(kafka, make_engine(settings), settings)
     app = make_app("generate", kafka, worker)
-    app.agent(raw_topic(app, kafka, CONTEXTS), name="generate")(generate.intake.fill)
-    follow_assignment(app, generate.owns)
-    run(app, worker, [generate.work], generate.ready.wait, generate.close)
+    contexts = raw_topic(app, kafka, CONTEXTS)
+    app.agent(contexts, name="generate")(generate.intake.fill)
+    follow_assignment(app, contexts, generate.owns)
+    run(app, worker, [generate.work, generate.cancels.follow], generate.ready.wait, generate.close)
 
 
 def _check_partitions(kafka: KafkaSettings) -> None:

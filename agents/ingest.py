@@ -5,6 +5,7 @@ For each batch of what has arrived:
 2. split and embed all of it together,
 3. write each partition's passages and the tombstones of those gone in one transaction,
 4. acknowledge, so that the offsets may be committed.
+Where 2 or 3 fails for reasons of a document's own, each is tried alone (`blame`).
 A worker killed in between does it again, with the same ids and the same outcome.
 """
 
@@ -12,39 +13,40 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from agents.blame import together_or_alone
 from agents.dead_letters import bury
-from agents.identity import event_id
+from agents.document_passages import Split, decode_document, passage_records
 from agents.intake import Intake, Taken
 from agents.settings import EmbedderSettings, IngestSettings, WorkerSettings
 from agents.worker import follow_assignment, make_app, raw_topic, run
 from agents.written_passages import WrittenPassages, read_back
 from models.documents import split_document
 from models.embedder import Embedder
-from schemas import codec, headers, ids
 from schemas.errors import Fenced, SettingsInvalid
-from schemas.events import Document, Passage
+from schemas.events import Document
 from schemas.topics import DOCUMENTS, PASSAGES
 from streams.admin import partition_count
 from streams.fenced_writer import FencedWriter
-from streams.producer import Outgoing, Producer
-from streams.records import Record
+from streams.producer import Producer
 from streams.settings import KafkaSettings, load
 
 log = logging.getLogger("headwater.ingest")
 
+Embedded = tuple[Split, np.ndarray]
 
-@dataclass(frozen=True, slots=True)
-class Split:
-    """A decoded document and its chunks; a tombstone has none."""
 
-    taken: Taken
-    document_id: str
-    document: Document | None
-    chunks: list[str]
+@dataclass(slots=True)
+class Takeover:
+    """A partition that this worker writes for, and what is written there already."""
+
+    writer: FencedWriter
+    written: WrittenPassages
 
 
 class Ingest:
@@ -56,7 +58,7 @@ class Ingest:
         self._settings = settings
         self._producer = Producer(kafka)
         self._owned: set[int] = set()
-        self._partitions: dict[int, asyncio.Task[tuple[FencedWriter, WrittenPassages]]] = {}
+        self._partitions: dict[int, asyncio.Task[Takeover]] = {}
         self.intake = Intake()
         self.ready = asyncio.Event()
 
@@ -65,9 +67,9 @@ class Ingest:
         self.ready.set()
         async for batch in self.intake.batches(self._settings.batch_documents_max):
             splits = [split for taken in batch if (split := await self._split(taken))]
-            vectors = await self._embed(splits)
-            by_partition: dict[int, list[tuple[Split, np.ndarray]]] = {}
-            for split, embeddings in zip(splits, vectors, strict=True):
+            embedded = await together_or_alone(splits, self._embed, self._bury_split)
+            by_partition: dict[int, list[Embedded]] = {}
+            for split, embeddings in embedded:
                 partition = split.taken.record.partition
                 by_partition.setdefault(partition, []).append((split, embeddings))
             await asyncio.gather(*(self._write(p, work) for p, work in by_partition.items()))
@@ -93,9 +95,18 @@ class Ingest:
             return Split(taken, document_id, document, chunks)
         except Exception as error:
             # Whatever one document does to the splitter, the others go on (law 2).
-            await bury(self._producer, taken.record, "ingest", error)
-            await taken.done()
+            await self._bury(taken, error)
             return None
+
+    async def _bury(self, taken: Taken, error: Exception) -> None:
+        await bury(self._producer, taken.record, "ingest", error)
+        await taken.done()
+
+    async def _bury_split(self, split: Split, error: Exception) -> None:
+        await self._bury(split.taken, error)
+
+    async def _bury_embedded(self, item: Embedded, error: Exception) -> None:
+        await self._bury(item[0].taken, error)
 
     def _chunks(self, document: Document) -> list[str]:
         return split_document(
@@ -105,27 +116,21 @@ class Ingest:
             self._settings.passage_tokens_max,
         )
 
-    async def _embed(self, splits: list[Split]) -> list[np.ndarray]:
+    async def _embed(self, splits: Sequence[Split]) -> list[np.ndarray]:
         """One array (chunks, dim) for each document."""
         chunks = [chunk for split in splits for chunk in split.chunks]
         vectors = await asyncio.to_thread(self._embedder.embed, chunks)
         ends = np.cumsum([len(split.chunks) for split in splits])
         return np.split(vectors, ends[:-1]) if splits else []
 
-    async def _write(self, partition: int, work: list[tuple[Split, np.ndarray]]) -> None:
+    async def _write(self, partition: int, work: list[Embedded]) -> None:
         if partition not in self._owned:
             # Its new owner reads the same documents again from the committed offset.
             return
         taking_over = self._taking_over(partition)
         try:
-            writer, written = await taking_over
-            records = [
-                record
-                for split, embeddings in work
-                for record in self._records(split, embeddings, written)
-            ]
-            if records:
-                await writer.write(records)
+            commit = partial(self._commit, partition, await taking_over)
+            done = await together_or_alone(work, commit, self._bury_embedded)
         except Fenced as error:
             if self._partitions.get(partition) is taking_over:
                 # Overtaken without a rebalance: after a long pause there may be newer documents
@@ -133,74 +138,38 @@ class Ingest:
                 raise
             log.warning("%s", error)
             return
-        for split, _ in work:
+        for (split, _), _ in done:
             await split.taken.done()
 
-    def _taking_over(self, partition: int) -> asyncio.Task[tuple[FencedWriter, WrittenPassages]]:
+    async def _commit(
+        self, partition: int, place: Takeover, work: Sequence[Embedded]
+    ) -> Sequence[Embedded]:
+        """Write the passages of some documents in one transaction, and return what was given."""
+        try:
+            records = [
+                record
+                for split, embeddings in work
+                for record in passage_records(split, embeddings, self._embedder.name, place.written)
+            ]
+            if records:
+                await place.writer.write(records)
+        except Fenced:
+            raise
+        except Exception:
+            # Counted but not written: what was written tells the counts again.
+            place.written = await read_back(self._kafka, partition)
+            raise
+        return work
+
+    def _taking_over(self, partition: int) -> asyncio.Task[Takeover]:
         if partition not in self._partitions:
             self._partitions[partition] = asyncio.create_task(self._take_over(partition))
         return self._partitions[partition]
 
-    async def _take_over(self, partition: int) -> tuple[FencedWriter, WrittenPassages]:
+    async def _take_over(self, partition: int) -> Takeover:
         writer = FencedWriter(self._kafka, f"ingest.{partition}")
         await writer.open()
-        return writer, await read_back(self._kafka, partition)
-
-    def _records(
-        self, split: Split, embeddings: np.ndarray, written: WrittenPassages
-    ) -> list[Outgoing]:
-        record = split.taken.record
-        gone = written.replace(split.document_id, len(split.chunks))
-        trace = headers.header(record.headers, "traceparent")
-        values = [
-            (passage.passage_id, codec.encode(passage))
-            for passage in passages(split, embeddings, self._embedder.name)
-        ]
-        return [
-            Outgoing(
-                PASSAGES,
-                passage_id,
-                value,
-                headers.make_headers(
-                    PASSAGES,
-                    f"{passage_id}@{record.offset}",
-                    "/agents/ingest",
-                    headers.child_traceparent(trace),
-                ),
-                record.partition,
-            )
-            for passage_id, value in [*values, *((passage_id, None) for passage_id in gone)]
-        ]
-
-
-def decode_document(record: Record) -> tuple[str, Document | None]:
-    """The document_id and the document (None: a tombstone) in a record; raises EventInvalid."""
-    if record.value is None:
-        return event_id(record, None), None
-    document: Document = codec.decode(DOCUMENTS, record.value)
-    return event_id(record, document.document_id), document
-
-
-def passages(split: Split, embeddings: np.ndarray, embedder: str) -> list[Passage]:
-    """The passages of a document; embeddings (chunks, dim) float32."""
-    document = split.document
-    if document is None:
-        return []
-    return [
-        Passage(
-            passage_id=ids.passage_id(split.document_id, index),
-            document_id=split.document_id,
-            index=index,
-            text=chunk,
-            embedding=embedding.astype("<f4").tobytes(),
-            embedder=embedder,
-            published_ms=split.taken.record.timestamp_ms,
-            title=document.title,
-            source=document.source,
-            metadata=document.metadata,
-        )
-        for index, (chunk, embedding) in enumerate(zip(split.chunks, embeddings, strict=True))
-    ]
+        return Takeover(writer, await read_back(self._kafka, partition))
 
 
 def main() -> None:
@@ -211,8 +180,9 @@ def main() -> None:
     embedder = Embedder(embedding.name, embedding.device, threads=embedding.threads)
     ingest = Ingest(kafka, embedder, settings)
     app = make_app("ingest", kafka, worker)
-    app.agent(raw_topic(app, kafka, DOCUMENTS), name="ingest")(ingest.intake.fill)
-    follow_assignment(app, ingest.owns)
+    documents = raw_topic(app, kafka, DOCUMENTS)
+    app.agent(documents, name="ingest")(ingest.intake.fill)
+    follow_assignment(app, documents, ingest.owns)
     run(app, worker, [ingest.work], ingest.ready.wait, ingest.close)
 
 

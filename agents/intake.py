@@ -50,6 +50,10 @@ class Intake:
         self._open = {p: waiting for p, waiting in self._open.items() if p in kept}
         self._owned = set(partitions)
 
+    def reads(self, partition: int) -> bool:
+        """Whether this worker has a partition."""
+        return partition in self._owned
+
     async def fill(self, stream: faust.StreamT) -> None:
         """Read the stream for as long as it lives; the agent's whole body."""
         self._stream = cast(faust.Stream, stream).noack()

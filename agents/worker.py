@@ -109,11 +109,13 @@ def run(
     worker.execute_from_commandline()
 
 
-def follow_assignment(app: faust.App, owns: Callable[[set[int]], None]) -> None:
-    """Call `owns` with the partitions that this worker has, after each rebalance."""
+def follow_assignment(
+    app: faust.App, topic: faust.TopicT, owns: Callable[[set[int]], None]
+) -> None:
+    """Call `owns` with the partitions of a topic that this worker has, after each rebalance."""
 
     async def assigned(_app: Any, assigned: Any, **_: Any) -> None:
-        owns({place.partition for place in assigned})
+        owns({place.partition for place in assigned if place.topic in topic.topics})
 
     signal: Any = app.on_partitions_assigned
     signal.connect(assigned, weak=False)

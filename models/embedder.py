@@ -59,7 +59,10 @@ class Embedder:
         self.dim = int(self._encoded(["dimension"]).shape[1])
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """(n, dim) float32 vectors of length 1, in the order of `texts`."""
+        """(n, dim) float32 vectors of length 1, in the order of `texts`.
+
+        Raises ModelUnavailable where the device has failed.
+        """
         if not texts:
             return np.empty((0, self.dim), dtype=np.float32)
         vectors = self._encoded(texts)
@@ -71,12 +74,18 @@ class Embedder:
         # JSON may hold lone surrogates, which the tokenizer refuses.
         encodable = [text.encode("utf-8", "replace").decode() for text in texts]
         with self._lock:
-            vectors = self._model.encode(
-                encodable,
-                batch_size=self._batch_texts,
-                convert_to_tensor=True,
-                show_progress_bar=False,
-            )
+            try:
+                vectors = self._model.encode(
+                    encodable,
+                    batch_size=self._batch_texts,
+                    convert_to_tensor=True,
+                    show_progress_bar=False,
+                )
+            except torch.AcceleratorError as error:
+                # The device is lost to this process, whatever the text.
+                raise ModelUnavailable(
+                    f"The embedder's device failed: {error}", "Start the worker again."
+                ) from error
         return vectors.float().cpu().numpy()
 
 

@@ -68,7 +68,11 @@ class ModelUnavailable(HeadwaterError):
 
 
 class IndexUnavailable(HeadwaterError):
-    """The passage index cannot be opened or refused an operation."""
+    """The passage index cannot be opened or does not answer."""
+
+
+class IndexRefused(HeadwaterError):
+    """The passage index works, but refused this one operation."""
 
 
 class ProvisioningFailed(HeadwaterError):

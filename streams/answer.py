@@ -83,7 +83,7 @@ class Answer:
 
     async def waits_for(self) -> str:
         """What the answer waits for now, in words: an agent without workers, or who has it."""
-        if self._assembly.delivered or self._assembly.generation is not None:
+        if self._assembly.begun or self._assembly.generation is not None:
             return "the generate agent had begun with it"
         if self.prompted is None:
             return "its prompt was not sent yet"

@@ -37,6 +37,11 @@ class Assembly:
         self._attempt = -1
         self._index = 0
 
+    @property
+    def begun(self) -> bool:
+        """Whether the reader has some text of any answer."""
+        return any(self._delivered.values())
+
     def delivered(self, choice: int = 0) -> str:
         """What the reader has of one answer."""
         return self._delivered.get(choice, "")

@@ -1,9 +1,9 @@
-"""Finding single records by time or offset. Blocking calls; each opens a consumer of its own."""
+"""Finding single records and offsets. Blocking calls; each opens a consumer of its own."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import confluent_kafka
@@ -31,6 +31,17 @@ def offset_at(settings: KafkaSettings, topic: Topic, partition: int, time_ms: in
         return end
 
 
+def committed_offsets(
+    settings: KafkaSettings, topic: Topic, group: str, partitions: Collection[int]
+) -> dict[int, int]:
+    """Where a consumer group goes on; partitions that it never committed are left out."""
+    name = settings.topic_name(topic)
+    with _consumer(settings, name, group) as consumer:
+        places = [TopicPartition(name, partition) for partition in partitions]
+        found = consumer.committed(places, timeout=settings.connect_timeout_s) if places else []
+        return {place.partition: place.offset for place in found if place.offset >= 0}
+
+
 def read_at(settings: KafkaSettings, topic: Topic, partition: int, offset: int) -> Record:
     """The record at an offset, or the next one kept after it; raises as `explain`."""
     name = settings.topic_name(topic)
@@ -47,8 +58,10 @@ def read_at(settings: KafkaSettings, topic: Topic, partition: int, offset: int) 
 
 
 @contextmanager
-def _consumer(settings: KafkaSettings, name: str) -> Iterator[confluent_kafka.Consumer]:
-    consumer = confluent_kafka.Consumer(consumer_config(settings, settings.group_name("lookup")))
+def _consumer(
+    settings: KafkaSettings, name: str, group: str = "lookup"
+) -> Iterator[confluent_kafka.Consumer]:
+    consumer = confluent_kafka.Consumer(consumer_config(settings, settings.group_name(group)))
     try:
         yield consumer
     except KafkaException as error:

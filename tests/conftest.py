@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from typing import TypeVar
 
 import psutil
@@ -28,13 +31,13 @@ def no_leaks() -> Iterator[None]:
 
     It is set up first and torn down last, when the test's own fixtures and loop are closed.
     """
-    settings, threads, processes = _settings(), set(_threads()), set(_processes())
+    settings, threads, processes = _settings(), set(_threads()), _processes()
     yield
     changed = _settings() ^ settings
     assert not changed, f"changed in the environment: {sorted(name for name, _ in changed)}"
     left_threads = _left(lambda: set(_threads()) - threads)
     assert not left_threads, f"threads left behind: {left_threads}"
-    left_processes = _left(lambda: set(_processes()) - processes)
+    left_processes = _left(lambda: _processes() - processes)
     assert not left_processes, f"processes left behind: {left_processes}"
 
 
@@ -70,12 +73,16 @@ def _threads() -> list[threading.Thread]:
     ]
 
 
-def _processes() -> list[psutil.Process]:
-    children: list[psutil.Process] = psutil.Process().children(recursive=True)
-    return children
+def _processes() -> Counter[str]:
+    """Children by command line: one that was killed and started again is the same one."""
+    found: Counter[str] = Counter()
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # gone meanwhile
+            found[shlex.join(child.cmdline())] += 1
+    return found
 
 
-def _left(find: Callable[[], set[T]]) -> set[T]:
+def _left(find: Callable[[], T]) -> T:
     deadline = time.monotonic() + GRACE_S
     while (left := find()) and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import faiss
 import numpy as np
@@ -44,6 +44,11 @@ class FaissIndex:
         with self._lock:
             self._remove([*deletes, *(passage.passage_id for passage in passages)])
             self._add(passages, vectors)
+
+    def retain(self, states: Mapping[str, int]) -> set[str]:
+        with self._lock:
+            self._remove(self._row_of.keys() - states.keys())
+        return set()  # at its start, when this is asked, it is empty
 
     def search(self, queries: np.ndarray, top_k: int, filters: Metadata) -> list[list[Hit]]:
         with self._lock:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,8 +30,19 @@ class PassageIndex(Protocol):
         """
         ...
 
+    def retain(self, states: Mapping[str, int]) -> set[str]:
+        """Delete every passage whose id is not among `states`, which gives each its written_ms.
+
+        Returns those that need no upsert, for an earlier life or another replica has stored the
+        same state or a newer one.
+        """
+        ...
+
     def search(self, queries: np.ndarray, top_k: int, filters: Metadata) -> list[list[Hit]]:
         """For each of (q, dim) queries at most top_k hits by inner product, best first.
+
+        Raises IndexRefused for queries or filters that the index does not take, and
+        IndexUnavailable where it does not answer.
 
         A hit carries every entry of `filters` in its metadata; `document_id` matches the
         passage's document.

@@ -27,6 +27,7 @@ class StoredPassage:
     source: str | None
     metadata: Metadata
     embedding: np.ndarray  # (dim,) float32, length 1
+    written_ms: int = 0  # the broker's time: of two states of a passage the larger is the newer
 
 
 def filter_terms(filters: Metadata) -> list[str]:

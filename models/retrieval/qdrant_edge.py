@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import qdrant_edge as edge
 
 from models.retrieval.index import Hit
 from models.retrieval.passages import Metadata, StoredPassage, filter_terms, latest, stacked
-from models.retrieval.qdrant_points import ID_FIELD, TERMS_FIELD, payload, point_id
-from schemas.errors import IndexUnavailable
+from models.retrieval.qdrant_points import (
+    ID_FIELD,
+    SCROLLED_TOGETHER_MAX,
+    TERMS_FIELD,
+    compared,
+    payload,
+    point_id,
+)
+from schemas.errors import IndexRefused, IndexUnavailable
 
 
 class QdrantEdgeIndex:
@@ -43,6 +51,12 @@ class QdrantEdgeIndex:
             if points:
                 self._shard.update(edge.UpdateOperation.upsert_points(points))
 
+    def retain(self, states: Mapping[str, int]) -> set[str]:
+        with _refusals():
+            held, strangers = compared(self._payloads(), states)
+        self.apply([], strangers)
+        return held
+
     def search(self, queries: np.ndarray, top_k: int, filters: Metadata) -> list[list[Hit]]:
         if top_k <= 0 or len(queries) == 0:
             return [[] for _ in queries]
@@ -56,13 +70,29 @@ class QdrantEdgeIndex:
             )
             for query in np.asarray(queries, dtype=np.float32).tolist()
         ]
-        with _refusals():
+        try:
             answers = self._shard.query_batch(edge.QueryBatchRequest(requests))
+        except Exception as error:
+            len(self)  # raises IndexUnavailable if it is not these queries that are at fault
+            raise IndexRefused(
+                f"Qdrant's engine refused a search: {error}", "Correct the prompt's filters."
+            ) from error
         return [[_hit(point) for point in answer] for answer in answers]
 
     def __len__(self) -> int:
         with _refusals():
             return self._shard.count(edge.CountRequest(exact=True))
+
+    def _payloads(self) -> Iterator[Mapping[str, Any] | None]:
+        offset: edge.PointId | None = None
+        while True:
+            request = edge.ScrollRequest(
+                offset=offset, limit=SCROLLED_TOGETHER_MAX, with_payload=True, with_vector=False
+            )
+            records, offset = self._shard.scroll(request)
+            yield from (record.payload for record in records)
+            if offset is None:
+                return
 
     def close(self) -> None:
         with _refusals():

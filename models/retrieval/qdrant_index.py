@@ -6,9 +6,9 @@ engine itself through `qdrant_edge`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from qdrant_client import QdrantClient, models
@@ -16,11 +16,21 @@ from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
 from models.retrieval.index import Hit
 from models.retrieval.passages import Metadata, StoredPassage, filter_terms, latest, stacked
-from models.retrieval.qdrant_points import ID_FIELD, TERMS_FIELD, payload, point_id
-from schemas.errors import IndexUnavailable
+from models.retrieval.qdrant_points import (
+    ID_FIELD,
+    SCROLLED_TOGETHER_MAX,
+    TERMS_FIELD,
+    WRITTEN_FIELD,
+    compared,
+    payload,
+    point_id,
+)
+from schemas.errors import IndexRefused, IndexUnavailable
 
 _POINTS_PER_REQUEST_MAX: Final = 512  # about 5 MB of JSON at 384 dimensions; servers take 32 MB
 _HTTP_CONFLICT: Final = 409
+# The server says that the request itself is wrong: bad request, too large, unprocessable.
+_HTTP_REFUSED: Final = (400, 413, 422)
 
 
 class QdrantIndex:
@@ -55,13 +65,22 @@ class QdrantIndex:
         passages = latest(upserts)
         vectors = stacked(passages, self._dim)  # checked before anything changes
         with self._refusals():
-            if deletes:
-                ids = models.PointIdsList(points=[point_id(pid) for pid in deletes])
+            for start in range(0, len(deletes), _POINTS_PER_REQUEST_MAX):
+                gone = deletes[start : start + _POINTS_PER_REQUEST_MAX]
+                ids = models.PointIdsList(points=[point_id(pid) for pid in gone])
                 self._client.delete(self._collection, ids, wait=True)
             for start in range(0, len(passages), _POINTS_PER_REQUEST_MAX):
                 chunk = slice(start, start + _POINTS_PER_REQUEST_MAX)
                 points = _points(passages[chunk], vectors[chunk])
                 self._client.upsert(self._collection, points, wait=True)
+
+    def retain(self, states: Mapping[str, int]) -> set[str]:
+        with self._refusals():
+            held, strangers = compared(self._payloads(), states)
+        # One that a live replica stored just now may be among them: this one stores it again as
+        # soon as it reads of it.
+        self.apply([], strangers)
+        return held
 
     def search(self, queries: np.ndarray, top_k: int, filters: Metadata) -> list[list[Hit]]:
         if top_k <= 0 or len(queries) == 0:
@@ -86,6 +105,19 @@ class QdrantIndex:
 
     def close(self) -> None:
         self._client.close()
+
+    def _payloads(self) -> Iterator[Mapping[str, Any] | None]:
+        offset: models.ExtendedPointId | None = None
+        while True:
+            points, offset = self._client.scroll(
+                self._collection,
+                limit=SCROLLED_TOGETHER_MAX,
+                offset=offset,
+                with_payload=[ID_FIELD, WRITTEN_FIELD],
+            )
+            yield from (point.payload for point in points)
+            if offset is None:
+                return
 
     def _ensure_collection(self) -> None:
         if not self._client.collection_exists(self._collection):
@@ -113,8 +145,13 @@ class QdrantIndex:
         try:
             yield
         except ApiException as error:
+            if isinstance(error, UnexpectedResponse) and error.status_code in _HTTP_REFUSED:
+                raise IndexRefused(
+                    f"Qdrant at {self._location} refused an operation: {error}",
+                    "Correct the prompt's filters, or the passage's metadata.",
+                ) from error
             raise IndexUnavailable(
-                f"Qdrant at {self._location} refused an operation: {error}",
+                f"Qdrant at {self._location} does not answer as it should: {error}",
                 "Check that the server runs, its URL and its API key.",
             ) from error
 

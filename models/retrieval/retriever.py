@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -43,8 +43,28 @@ class Retriever:
         self._passages: dict[str, StoredPassage] = {}
         self._write_lock = threading.Lock()
 
-    def apply(self, upserts: Sequence[StoredPassage], deletes: Sequence[str]) -> None:
+    def retain(self, states: Mapping[str, int]) -> set[str]:
+        """Forget every passage whose id is not among `states`, which gives each its written_ms.
+
+        Returns the ids that the dense index holds already, in the same state or a newer one.
+        """
+        with self._write_lock:
+            held = self._dense.retain(states)
+            gone = list(self._passages.keys() - states.keys())
+            self._keyword.apply([], gone)
+            for passage_id in gone:
+                del self._passages[passage_id]
+            return held
+
+    def apply(
+        self,
+        upserts: Sequence[StoredPassage],
+        deletes: Sequence[str],
+        held: Collection[str] = frozenset(),
+    ) -> None:
         """Delete, then upsert; every search that starts after the return sees it.
+
+        The dense index is spared the ids in `held`, which `retain` says it has.
 
         1. The dense index, which may refuse (IndexUnavailable) before anything has changed.
         2. The texts of upserts; a search that was faster drops hits that have none yet.
@@ -53,7 +73,7 @@ class Retriever:
         """
         with self._write_lock:
             passages = latest(upserts)
-            self._dense.apply(passages, deletes)
+            self._dense.apply([p for p in passages if p.passage_id not in held], deletes)
             self._passages.update((passage.passage_id, passage) for passage in passages)
             self._keyword.apply(passages, deletes)
             for passage_id in set(deletes) - {passage.passage_id for passage in passages}:

@@ -14,6 +14,7 @@ import confluent_kafka
 import msgspec
 import pytest
 from malformed import document_kinds, prompt_kinds
+from malformed_inside import context_kinds, passage_kinds
 from workers import Workers
 
 from headwater import Client, Retrieval, Sampling
@@ -21,7 +22,7 @@ from infra.dead_letters import replay
 from schemas import codec
 from schemas.errors import Fenced
 from schemas.events import DeadLetter
-from schemas.topics import DEAD_LETTERS, DOCUMENTS, PROMPTS
+from schemas.topics import CONTEXTS, DEAD_LETTERS, DOCUMENTS, PASSAGES, PROMPTS
 from streams.records import Record
 from streams.settings import KafkaSettings
 from streams.subscription import Subscription
@@ -40,16 +41,25 @@ async def letters(kafka: KafkaSettings) -> list[DeadLetter]:
         ]
 
 
-async def test_a_thousand_malformed_records_of_twenty_kinds_do_not_stop_the_flow(
+async def test_a_thousand_malformed_records_of_forty_kinds_do_not_stop_the_flow(
     river: KafkaSettings, agents: Workers
 ) -> None:
     before = len(await letters(river))
     rng = random.Random(20)
     sent: list[tuple[str, bytes | None, bytes]] = []
     refused: list[object] = []
-    producer = confluent_kafka.Producer({"bootstrap.servers": river.bootstrap})
+    producer = confluent_kafka.Producer(
+        {
+            "bootstrap.servers": river.bootstrap,
+            # What is over a topic's size fits the broker all the same.
+            "compression.type": "lz4",
+            "message.max.bytes": DEAD_LETTERS.batch_bytes_max,
+        }
+    )
     kinds = [(DOCUMENTS, kind) for kind in document_kinds()]
     kinds += [(PROMPTS, kind) for kind in prompt_kinds()]
+    kinds += [(PASSAGES, kind) for kind in passage_kinds()]
+    kinds += [(CONTEXTS, kind) for kind in context_kinds()]
     for number in range(RECORDS):
         topic, kind = kinds[number % len(kinds)]
         key, value = kind(rng)

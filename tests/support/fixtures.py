@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,16 +12,31 @@ from tiny_model import build_tiny_model
 from workers import Workers, agent_parts
 
 from infra.local_kafka import LocalKafka
+from infra.supervisor import Supervisor
 from streams.settings import KafkaSettings
 
 
+@dataclass(frozen=True)
+class RunningBroker:
+    """The node and who keeps it running."""
+
+    node: LocalKafka
+    supervisor: Supervisor
+
+
 @pytest.fixture(scope="session")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
-    """The broker of the whole run."""
+def running_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
+    """The broker of the whole run, for those who want to kill it."""
     folder = tmp_path_factory.mktemp("kafka")
     kafka = prepared_broker(folder)
-    with running([kafka.part()], folder):
-        yield kafka
+    with running([kafka.part()], folder) as supervisor:
+        yield RunningBroker(kafka, supervisor)
+
+
+@pytest.fixture(scope="session")
+def broker(running_broker: RunningBroker) -> LocalKafka:
+    """The broker of the whole run."""
+    return running_broker.node
 
 
 @pytest.fixture

@@ -42,8 +42,13 @@ def build_tiny_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def build_tiny_model(folder: Path, tie_word_embeddings: bool = False) -> Path:
-    """Writes a Llama of two layers into `folder` (1 MB); the same weights on every call."""
+def build_tiny_model(
+    folder: Path, tie_word_embeddings: bool = False, endless: bool = False
+) -> Path:
+    """Writes a Llama of two layers into `folder` (1 MB); the same weights on every call.
+
+    An endless one never finds that an end token is the likeliest.
+    """
     tokenizer = build_tiny_tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -62,6 +67,10 @@ def build_tiny_model(folder: Path, tie_word_embeddings: bool = False) -> Path:
     )
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        LlamaForCausalLM(config).save_pretrained(folder)
+        model = LlamaForCausalLM(config)
+    if endless:
+        with torch.no_grad():
+            model.lm_head.weight[tokenizer.convert_tokens_to_ids(SPECIAL_TOKENS)] = 0.0
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

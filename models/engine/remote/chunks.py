@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from models.engine.protocol import FinishReason, Piece
+from models.engine.protocol import BASE_VERSION, FinishReason, Piece
 from models.engine.remote.faults import ServerFault, fault_of_status, server_message
 
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
@@ -52,6 +52,7 @@ class Tally:
     """An answer so far. Counts are the server's where it gives any, else chunks with text."""
 
     prompt_tokens: int
+    model_version: str = BASE_VERSION
     completion_tokens: int = 0
     reason: str | None = None
     begun: bool = False
@@ -69,7 +70,7 @@ class Tally:
         if not text:
             return None
         self.begun = True
-        return Piece(text, self.completion_tokens, self.prompt_tokens)
+        return self._piece(text)
 
     def last(self) -> Piece:
         """The piece that ends the answer. Raises ServerFault when the server said no end."""
@@ -77,11 +78,21 @@ class Tally:
             raise ServerFault("The server broke off before the answer was complete.")
         if self.reason not in _REASONS:
             return self.failed(f"The server ended the answer with {self.reason!r}.")
-        return Piece("", self.completion_tokens, self.prompt_tokens, _REASONS[self.reason])
+        return self._piece("", _REASONS[self.reason])
 
     def failed(self, error: object) -> Piece:
         """The last piece of an answer that failed."""
-        return Piece("", self.completion_tokens, self.prompt_tokens, "error", str(error))
+        return self._piece("", "error", str(error))
+
+    def _piece(self, text: str, reason: FinishReason | None = None, error: str = "") -> Piece:
+        return Piece(
+            text,
+            self.completion_tokens,
+            self.prompt_tokens,
+            reason,
+            error,
+            model_version=self.model_version,
+        )
 
 
 async def chat_chunks(body: AsyncGenerator[bytes, None]) -> AsyncGenerator[ChatChunk, None]:

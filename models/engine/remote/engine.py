@@ -83,7 +83,7 @@ class RemoteEngine:
                 self._adapters,
                 self._waits,
                 body,
-                Tally(count),
+                Tally(count, self.model_version),
                 may_shorten=tokens_most + sampling.max_tokens >= self.context_tokens_max,
             )
         )

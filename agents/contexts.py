@@ -1,0 +1,59 @@
+"""From a prompt and the passages found for it to a record of `contexts`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from agents.questions import Question
+from models.retrieval.retriever import Found
+from schemas import codec, headers
+from schemas.events import Context, FoundPassage, Prompt
+from schemas.topics import CONTEXTS
+from streams.producer import Outgoing
+from streams.records import Record
+
+
+def context_record(question: Question, found: Sequence[Found]) -> Outgoing:
+    """What generate reads; the tombstone of a prompt is passed on. Raises EventInvalid."""
+    record = question.taken.record
+    value = None
+    if question.prompt is not None:
+        value = fitting_context(question.prompt_id, question.prompt, found, record)
+    trace = headers.child_traceparent(headers.header(record.headers, "traceparent"))
+    event = f"{question.prompt_id}@{record.offset}"
+    made = headers.make_headers(CONTEXTS, event, "/agents/retrieve", trace)
+    return Outgoing(CONTEXTS, question.prompt_id, value, made)
+
+
+def fitting_context(
+    prompt_id: str, prompt: Prompt, found: Sequence[Found], record: Record
+) -> bytes:
+    """The encoded context, with the lowest-ranked passages left out until it fits its topic."""
+    context = Context(
+        prompt_id=prompt_id,
+        prompt=prompt,
+        passages=[found_passage(item) for item in found],
+        prompted_ms=record.timestamp_ms,
+        retrieved_ms=time.time_ns() // 1_000_000,
+    )
+    value = codec.encode(context)
+    while len(value) > CONTEXTS.record_bytes_max and context.passages:
+        context = msgspec.structs.replace(context, passages=context.passages[:-1])
+        value = codec.encode(context)
+    return value
+
+
+def found_passage(found: Found) -> FoundPassage:
+    """A search result as it travels."""
+    return FoundPassage(
+        passage_id=found.passage.passage_id,
+        document_id=found.passage.document_id,
+        text=found.passage.text,
+        score=found.score,
+        cosine=found.dense_score,
+        title=found.passage.title,
+        source=found.passage.source,
+    )
