@@ -19,6 +19,11 @@ PassageId = Annotated[str, Meta(min_length=1, max_length=limits.PASSAGE_ID_CHARS
 Name = Annotated[str, Meta(min_length=1, max_length=limits.NAME_CHARS_MAX)]
 Title = Annotated[str, Meta(max_length=limits.TITLE_CHARS_MAX)]
 Uri = Annotated[str, Meta(max_length=limits.URI_CHARS_MAX)]
+# Its whole size is limited as well, by `Sampling`.
+JsonSchema = Annotated[
+    dict[Annotated[str, Meta(max_length=limits.JSON_SCHEMA_BYTES_MAX)], Any],
+    Meta(max_length=limits.JSON_SCHEMA_BYTES_MAX),
+]
 Reason = Annotated[str, Meta(max_length=limits.REASON_CHARS_MAX)]
 Label = Annotated[str, Meta(max_length=limits.LABEL_CHARS_MAX)]
 Partition = Annotated[int, Meta(ge=0, le=limits.PARTITION_MAX)]
@@ -101,7 +106,7 @@ class Sampling(Event, frozen=True):
     logprobs: bool = False
     top_logprobs: Annotated[int, Meta(ge=0, le=limits.TOP_LOGPROBS_MAX)] = 0
     json_object: bool = False
-    json_schema: dict[str, Any] | None = None
+    json_schema: JsonSchema | None = None
 
     def __post_init__(self) -> None:
         tokens = self.n * self.max_tokens
@@ -174,7 +179,7 @@ class TopLogprob(Event, frozen=True):
 
     token: Annotated[str, Meta(max_length=limits.TOKEN_CHARS_MAX)]
     logprob: float
-    raw: bytes | None = None
+    raw: Annotated[bytes, Meta(max_length=limits.TOKEN_CHARS_MAX)] | None = None
 
 
 class TokenLogprob(Event, frozen=True):
@@ -182,7 +187,7 @@ class TokenLogprob(Event, frozen=True):
 
     token: Annotated[str, Meta(max_length=limits.TOKEN_CHARS_MAX)]
     logprob: float
-    raw: bytes | None = None
+    raw: Annotated[bytes, Meta(max_length=limits.TOKEN_CHARS_MAX)] | None = None
     top: Annotated[list[TopLogprob], Meta(max_length=limits.TOP_LOGPROBS_MAX)] = []
 
 
