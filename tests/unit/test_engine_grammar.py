@@ -179,6 +179,17 @@ def test_a_pattern_is_checked_in_no_time(
         loop.run_until_complete(grammars.grammar(params(schema)))
 
 
+def test_definitions_that_branch_are_checked_in_no_time(
+    loop: asyncio.AbstractEventLoop, grammars: Grammars
+) -> None:
+    """There are 2^100 ways through these."""
+    names = [f"#/$defs/d{n}" for n in range(1, 101)]
+    defs = {f"d{n}": {"anyOf": [{"$ref": name}] * 2} for n, name in enumerate(names)}
+    schema = {"$ref": "#/$defs/d0", "$defs": {**defs, "d100": {"$ref": "#/$defs/d0"}}}
+    with pytest.raises(EventInvalid, match="as itself"):
+        loop.run_until_complete(grammars.grammar(params(schema)))
+
+
 def test_compiled_grammars_are_kept_up_to_a_limit(
     loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

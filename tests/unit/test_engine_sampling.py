@@ -22,6 +22,9 @@ from models.engine.protocol import SamplingParams
 from models.engine.sampling import Chosen, Sampler, choose_tokens
 from schemas.errors import EventInvalid
 
+# A loaded machine is no fault.
+patiently = settings(deadline=None, max_examples=60)
+
 LOGITS = torch.tensor([1.0, 3.0, 2.0, -1.0])
 CUTS = st.fixed_dictionaries(
     {
@@ -79,7 +82,7 @@ def hugging_face_kept(logits: torch.Tensor, params: SamplingParams) -> set[int]:
 
 def our_kept(logits: torch.Tensor, params: SamplingParams) -> set[int]:
     """As `draw` finds it: with the likeliest few where that is enough."""
-    probabilities = (logits[None] / params.temperature).softmax(-1)
+    probabilities = (logits[None] / torch.tensor(params.temperature)).softmax(-1)
     for size in (*SIZES, len(logits)):
         values, tokens = ordered(probabilities, size)
         kept, known = cut_tokens(values, [params], whole=values.shape[1] == len(logits))
@@ -93,6 +96,7 @@ def test_temperature_zero_takes_the_likeliest_token_of_each_row() -> None:
     assert choose_tokens(rows, [Sampler(SamplingParams()) for _ in rows]) == [Chosen(1), Chosen(3)]
 
 
+@patiently
 @given(CUTS, st.integers(0, 2**32), st.sampled_from([3, 70, 300, 3000]))
 def test_the_cuts_keep_what_plain_loops_and_hugging_face_keep(
     options: dict[str, Any], seed: int, size: int
@@ -110,6 +114,7 @@ def test_the_cuts_keep_what_plain_loops_and_hugging_face_keep(
     assert our_kept(logits, params) == hugging_face_kept(logits, params)
 
 
+@patiently
 @given(st.lists(st.integers(0, 3), min_size=65, max_size=200), CUTS)
 def test_equally_likely_tokens_are_cut_alike_whatever_was_looked_at(
     levels: list[int], options: dict[str, Any]
@@ -118,10 +123,13 @@ def test_equally_likely_tokens_are_cut_alike_whatever_was_looked_at(
     logits = torch.tensor(levels, dtype=torch.float32)
     params = SamplingParams(**options)
     kept = our_kept(logits, params)
-    values, tokens = ordered((logits[None] / params.temperature).softmax(-1), len(logits))
+    values, tokens = ordered(
+        (logits[None] / torch.tensor(params.temperature)).softmax(-1), len(logits)
+    )
     assert kept == set(tokens[cut_tokens(values, [params], whole=True)[0]].tolist())
 
 
+@patiently
 @given(
     st.integers(0, 2**32),
     st.lists(
@@ -129,7 +137,6 @@ def test_equally_likely_tokens_are_cut_alike_whatever_was_looked_at(
     ),
     st.sampled_from([torch.float32, torch.bfloat16]),
 )
-@settings(max_examples=50, deadline=None)
 def test_a_row_is_chosen_alike_alone_and_among_others(
     seed: int, options: list[dict[str, Any]], dtype: torch.dtype
 ) -> None:
@@ -156,12 +163,12 @@ def test_a_row_is_chosen_alike_alone_and_among_others(
 )
 def test_each_token_is_drawn_as_often_as_its_probability_says(options: dict[str, Any]) -> None:
     """Exactly, not by chance: the shares of [0, 1) that lead to each token."""
-    params, steps = SamplingParams(**options), 20_000
+    params, steps = SamplingParams(**options), 4_000
     logits = torch.tensor([0.5, 2.0, 1.0, -1.0, 1.7])
     kept = sorted(plainly_kept(logits, params))
     expected = (logits[kept] / params.temperature).softmax(0)
     grid = [(i + 0.5) / steps for i in range(steps)]
-    drawn = torch.tensor(draw(logits.expand(steps, -1), [params] * steps, grid))
+    drawn = torch.tensor(draw(logits.expand(steps, -1).clone(), [params] * steps, grid))
     shares = torch.bincount(drawn, minlength=5)[kept] / steps
     assert shares.tolist() == pytest.approx(expected.tolist(), abs=2 / steps)
     assert int(torch.bincount(drawn, minlength=5)[kept].sum()) == steps
@@ -175,6 +182,7 @@ def test_draws_under_seeds_follow_the_softmax() -> None:
     assert float(((found - expected) ** 2 / expected).sum()) < 16.27
 
 
+@patiently
 @given(st.integers(0, 2**32), st.integers(1, 2000), st.floats(0, 1, exclude_max=True))
 def test_no_token_without_a_chance_is_drawn(seed: int, size: int, chance: float) -> None:
     weights = random_logits(seed, 1, size).clamp(min=0.0)
@@ -196,6 +204,7 @@ def test_the_same_seed_draws_the_same_tokens_and_another_seed_does_not() -> None
     assert draws(temperature=1.0, seed=1) != draws(temperature=1.0, seed=2)
 
 
+@patiently
 @given(
     st.lists(st.integers(0, 19), max_size=10),
     st.lists(st.integers(0, 19), max_size=10),
@@ -216,6 +225,7 @@ def test_repetition_penalty_is_hugging_faces(
     torch.testing.assert_close(adjusted(logits[0], sampler), expected[0])
 
 
+@patiently
 @given(st.lists(st.integers(0, 19), max_size=30), st.floats(-2, 2), st.floats(-2, 2))
 def test_frequency_and_presence_penalties_count_the_answer_alone(
     output: list[int], frequency: float, presence: float

@@ -1,11 +1,13 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_model import build_tiny_tokenizer
 
 from models.engine.detokenize import Detokenizer, TextStream
 
 TOKENIZER = build_tiny_tokenizer()
+# A loaded machine is no fault.
+patiently = settings(deadline=None)
 
 
 def encode(text: str) -> list[int]:
@@ -39,11 +41,13 @@ def test_an_emoji_cut_short_shows_as_a_replacement_character() -> None:
     assert pieces_of(encode("a🌊")[:-1])[-1] == "\N{REPLACEMENT CHARACTER}"
 
 
+@patiently
 @given(st.lists(st.integers(0, len(TOKENIZER) - 1), max_size=40))
 def test_pieces_of_any_tokens_add_up_to_their_decoding(tokens: list[int]) -> None:
     assert "".join(pieces_of(tokens)) == TOKENIZER.decode(tokens, skip_special_tokens=True)
 
 
+@patiently
 @given(st.text(max_size=40))
 def test_pieces_of_any_text_add_up_to_it(text: str) -> None:
     assert "".join(pieces_of(encode(text))) == text
@@ -78,6 +82,7 @@ def plainly_stopped(text: str, stops: list[str]) -> tuple[str, bool]:
     return text, False
 
 
+@patiently
 @given(st.lists(st.integers(3, len(TOKENIZER) - 1), max_size=30), st.data())
 def test_how_tokens_cut_text_and_characters_does_not_matter_to_stop_strings(
     tokens: list[int], data: st.DataObject
@@ -89,6 +94,7 @@ def test_how_tokens_cut_text_and_characters_does_not_matter_to_stop_strings(
     assert shown(tokens, *stops) == plainly_stopped(text, stops)
 
 
+@patiently
 @given(st.text(max_size=20), st.data())
 def test_characters_of_many_bytes_are_stopped_at_like_others(
     text: str, data: st.DataObject
@@ -102,6 +108,7 @@ def test_the_stop_string_that_is_complete_first_counts() -> None:
     assert shown(encode("xabcd"), "abcd", "bc") == ("xa", True)
 
 
+@patiently
 @given(st.text("ab", max_size=30), st.lists(st.text("ab", min_size=1, max_size=4), max_size=3))
 def test_no_stop_string_ever_shows(text: str, stops: list[str]) -> None:
     seen, stopped = shown(encode(text), *stops)
