@@ -2,7 +2,7 @@
 
 The order of a round:
 1. The cohort is read; the step is computed in memory.
-2. The artifact is written and made durable, under the hash of its content.
+2. The artifact is written and made durable, in a folder named by the digest of its input.
 3. ONE transaction: ledger entry, participation counts, used examples, offsets, state (weights,
    optimizer, noise), and the release to be published.
 4. The release is published, from what the transaction wrote, and marked as published.
