@@ -105,6 +105,10 @@ class LedgerStore:
         )
         return (Entry(body, digest) for body, digest in rows)
 
+    def rounds(self, adapter: str) -> list[Round]:
+        """All rounds of an adapter as they are written; `ledger.verify` says whether they hold."""
+        return [msgspec.json.decode(e.body, type=Round) for e in list(self.entries(adapter))[1:]]
+
     def unpublished(self, adapter: str) -> list[Release]:
         """Releases that step 4 has yet to publish, oldest first."""
         rows = self._database.execute(
