@@ -18,7 +18,7 @@ from streams.settings import KafkaSettings, load
 
 eval_app = typer.Typer(help="Quality on real data, through the topics.", no_args_is_help=True)
 
-BENCHMARKS = ("publish", "freshness", "first-token")
+BENCHMARKS = ("publish", "freshness", "first-token", "private-step")
 
 
 @eval_app.command()
@@ -81,7 +81,12 @@ def bench(
     if "publish" in chosen:
         # No agents: they would index what is published while the rate is taken.
         result |= on_own_river(publishing, ())
-    if set(chosen) - {"publish"}:
+    if "private-step" in chosen:
+        from infra.bench.private_step import bench_private_step
+        from models.cache import user_cache_dir
+
+        result["private-step"] = bench_private_step(user_cache_dir())
+    if set(chosen) - {"publish", "private-step"}:
         result |= on_own_river(through_agents, AGENTS)
     _print(result, as_json)
 

@@ -33,4 +33,7 @@ def clipped_sum(gradients: Tensors, norms: Tensor, norm_max: float | None) -> Te
         weights = weights * (_MARGIN * norm_max / norms).clamp(max=1.0).nan_to_num(0.0)
     if not bool(finite.all()):
         gradients = {name: g.nan_to_num(0.0, 0.0, 0.0) for name, g in gradients.items()}
-    return {name: torch.einsum("u,u...->...", weights, g.double()) for name, g in gradients.items()}
+    return {
+        name: (weights @ g.flatten(1).double()).reshape(g.shape[1:])
+        for name, g in gradients.items()
+    }

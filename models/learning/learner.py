@@ -64,6 +64,10 @@ class Learner:
         self._model.close()
 
     @property
+    def shape(self) -> LoraShape:
+        return self._settings.shape
+
+    @property
     def model(self) -> AdaptedModel:
         return self._model
 

@@ -2,7 +2,7 @@
 
 The order of a round:
 1. The cohort is read; the step is computed in memory.
-2. The artifact is written and made durable, under the hash of its content.
+2. The artifact is written and made durable, in a folder named by the digest of its input.
 3. ONE transaction: ledger entry, participation counts, used examples, offsets, state (weights,
    optimizer, noise), and the release to be published.
 4. The release is published, from what the transaction wrote, and marked as published.
@@ -104,6 +104,10 @@ class LedgerStore:
             "SELECT body, digest FROM ledger WHERE adapter = ? ORDER BY position", (adapter,)
         )
         return (Entry(body, digest) for body, digest in rows)
+
+    def rounds(self, adapter: str) -> list[Round]:
+        """All rounds of an adapter as they are written; `ledger.verify` says whether they hold."""
+        return [msgspec.json.decode(e.body, type=Round) for e in list(self.entries(adapter))[1:]]
 
     def unpublished(self, adapter: str) -> list[Release]:
         """Releases that step 4 has yet to publish, oldest first."""

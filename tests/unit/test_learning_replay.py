@@ -1,0 +1,104 @@
+"""Corrections as a stream: users, cohorts, replay, and scores of texts."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from tiny_model import build_tiny_model
+
+from infra.evaluation.learning import Setting, replay
+from infra.evaluation.text_scores import text_scores
+from models.engine.load import Loaded, load
+from models.learning.e2e import read_corrections, read_test
+from models.learning.examples import CohortAssembler, TrainingExample, assemble
+from models.learning.optimizers import OptimizerSettings
+from models.privacy.participation import Participation
+from models.privacy.plan import make_plan
+from models.privacy.randomness import NoiseKey
+from schemas.errors import DataInvalid
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    folder = build_tiny_model(tmp_path_factory.mktemp("model"))
+    return load(str(folder), folder, "cpu", "float32")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("e2e")
+    rows = [f'"name[River {i % 9}]","River {i % 9} carries water, {i}."' for i in range(60)]
+    for name in ("devset.csv", "testset_w_refs.csv"):
+        (folder / name).write_text("\n".join(['"mr","ref"', *rows]))
+    return folder
+
+
+def example(number: int, user: str) -> TrainingExample:
+    messages = ({"role": "user", "content": "?"},)
+    return TrainingExample(example_id=str(number), user=user, messages=messages, correction="yes")
+
+
+def test_each_user_gives_as_many_corrections_as_asked_for(folder: Path) -> None:
+    once = read_corrections(folder)
+    assert len({e.user for e in once}) == len({e.example_id for e in once}) == 60
+    assert once == read_corrections(folder)
+    assert once[:10] == read_corrections(folder, limit=10)
+    often = read_corrections(folder, examples_per_user_max=8)
+    counts = [sum(e.user == user for e in often) for user in {e.user for e in often}]
+    assert max(counts) > 1 and max(counts) <= 8
+    assert len(often) == 60
+
+
+def test_a_test_question_has_all_its_references(folder: Path) -> None:
+    test = read_test(folder)
+    assert len(test) == 9
+    assert sum(len(found.references) for found in test) == 60
+    with pytest.raises(DataInvalid, match="E2E"):
+        read_test(folder / "missing")
+
+
+def test_cohorts_are_distinct_users_in_order_of_arrival() -> None:
+    plan = make_plan("gaussian", epsilon=8.0, delta=1e-6, rounds_max=9, participations_max=1)
+    users = ["a", "a", "b", "a", "c", "a", "d", "b", "e", "f"]
+    stream = [example(number, user) for number, user in enumerate(users)]
+    cohorts = assemble(stream, CohortAssembler(3, 2, Participation(plan), 0))
+    # The third of "a" is one too many; later ones come after its only round, as does the second
+    # of "b".
+    assert [cohort.users for cohort in cohorts] == [("a", "b", "c"), ("d", "e", "f")]
+    assert cohorts[0].example_ids == ["0", "1", "2", "4"]
+    assert [cohort.number for cohort in cohorts] == [0, 1]
+
+
+@pytest.mark.parametrize("mode", ["none", "gaussian", "correlated"])
+def test_a_replay_learns_and_says_what_it_spent(loaded: Loaded, folder: Path, mode: str) -> None:
+    setting = Setting(
+        mode,  # type: ignore[arg-type]
+        OptimizerSettings("sgd", 0.05),
+        epsilon=200.0,
+        cohort_size=6,
+        evaluations=2,
+    )
+    found = replay(
+        loaded, read_corrections(folder), read_test(folder), setting, NoiseKey(bytes(32))
+    )
+    assert found["rounds"] == 10 and found["events"] == 60
+    assert found["final"]["loss"] < found["static"]["loss"]
+    assert len(found["prequential"]) == 10 and len(found["test_curve"]) == 3
+    if mode == "none":
+        assert found["epsilon"] is None
+    else:
+        assert found["epsilon"] == pytest.approx(200.0, abs=1e-3) and math.isfinite(
+            found["epsilon"]
+        )
+
+
+def test_scores_of_texts() -> None:
+    references = [["The cat sat.", "A cat sat down on it."], ["Dogs bark at the night."]]
+    assert text_scores(["a cat sat down on it.", "Dogs bark at the night."], references) == {
+        "bleu": 100.0,
+        "rouge_l": 100.0,
+    }
+    worse = text_scores(["a dog stood up on it.", "Cats sleep in the day."], references)
+    assert worse["bleu"] < 40.0 and worse["rouge_l"] < 70.0
