@@ -38,7 +38,7 @@ async def test_short_answers_behind_a_long_one_are_neither_lost_nor_repeated(sta
     short = {f"head-short-{n}" for n in range(20)}
     contexts = [context("head-long", 900), *(context(key, 4) for key in sorted(short))]
     produce(stage, contexts, partition=1)
-    await stage.begun(GENERATIONS, "head-short-", 5)
+    await stage.begun(GENERATIONS, "head-short-", 1)
     await kill(stage.workers, "generate")
     assert not await stage.keys(GENERATIONS, "head-long")
     await stage.each_has_one_final("head-", {"head-long", *short})
