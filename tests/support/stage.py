@@ -6,24 +6,27 @@ import asyncio
 import os
 import signal
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import confluent_kafka
 import psutil
 
 from headwater import Client, Message, Prompt, Retrieval, Sampling
 from infra.part import Part
 from infra.supervisor import Supervisor
+from schemas import codec
+from schemas.events import Context, Generation
 from schemas.topics import CONTEXTS, GENERATIONS, PASSAGES, Topic
 from streams.records import Record
 from streams.settings import KafkaSettings
 from streams.subscription import Subscription
 
 WAIT_S_MAX = 100
-SETTLE_S = 2.0
+SETTLE_S = 1.0
 # Long enough that hardly one of some hundred answers is there before the first kill.
-ANSWER_TOKENS = 80
+ANSWER_TOKENS = 160
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,19 @@ class Stage:
         assert set(finals) == expected
         assert set(finals.values()) == {1}
 
+    async def generations(self, prefix: str) -> dict[str, Generation]:
+        """The finished records, by prompt."""
+        records = await self.records(GENERATIONS)
+        found = [codec.decode(GENERATIONS, record.value or b"") for record in records]
+        return {one.prompt_id: one for one in found if one.prompt_id.startswith(prefix)}
+
+    def produce(self, values: Mapping[str, bytes | None], partition: int) -> None:
+        """Write to `contexts` past retrieve, so that all share a partition, in this order."""
+        producer = confluent_kafka.Producer({"bootstrap.servers": self.kafka.bootstrap})
+        for key, value in values.items():
+            producer.produce(self.kafka.topic_name(CONTEXTS), value, key, partition)
+        producer.flush()
+
     async def unfinished(self, prefix: str, expected: set[str]) -> int:
         return len(expected) - len(await self.keys(GENERATIONS, prefix))
 
@@ -90,6 +106,10 @@ def a_prompt(prompt_id: str, tokens: int = ANSWER_TOKENS) -> Prompt:
         Sampling(max_tokens=tokens),
         Retrieval(top_k=1),
     )
+
+
+def a_context(prompt_id: str, tokens: int) -> bytes:
+    return codec.encode(Context(prompt_id, a_prompt(prompt_id, tokens), [], 1, 1))
 
 
 async def until(true: Callable[[], Awaitable[bool]]) -> None:

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from models.retrieval.index import PassageIndex
 from models.retrieval.passages import Metadata, StoredPassage, filter_terms, passage_terms
 from models.retrieval.qdrant_edge import QdrantEdgeIndex
 from models.retrieval.qdrant_index import QdrantIndex
+from models.retrieval.retriever import Retriever
 from schemas.errors import IndexUnavailable
 
 DIM = 8
@@ -162,6 +164,26 @@ def test_another_dimension_is_refused_without_a_change(make_index: MakeIndex) ->
     assert ids(index, unit(1)) == ["p"]
 
 
+def test_retain_leaves_nothing_but_what_is_named(make_index: MakeIndex) -> None:
+    index = make_index()
+    index.apply([passage(f"p{seed}", seed) for seed in range(5)], [])
+    index.retain({"p1": 0, "p3": 0, "never there": 0})
+    assert len(index) == 2
+    assert sorted(ids(index, unit(1))) == ["p1", "p3"]
+    index.retain({})
+    assert ids(index, unit(1)) == []
+
+
+def test_what_retain_calls_held_is_stored_in_that_state_or_a_newer_one(
+    make_index: MakeIndex,
+) -> None:
+    index = make_index()
+    stored = [replace(passage(name, 1), written_ms=ms) for name, ms in [("old", 1), ("new", 3)]]
+    index.apply([*stored, replace(passage("same", 1), written_ms=2)], [])
+    # An index in memory may call nothing held: it is empty whenever this matters.
+    assert index.retain({"old": 2, "same": 2, "new": 2, "absent": 2}) <= {"same", "new"}
+
+
 @pytest.fixture
 def hasty_threads() -> Iterator[None]:
     """Threads take turns every microsecond, so that a race has its chance."""
@@ -248,6 +270,34 @@ def test_points_in_a_folder_survive_a_restart(tmp_path: Path) -> None:
     first.close()
     second = QdrantEdgeIndex(tmp_path, DIM)
     assert ids(second, unit(1)) == ["p"]
+    second.close()
+
+
+@pytest.fixture(params=["folder", "collection"])
+def kept_index(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], PassageIndex]:
+    """Opens the index that keeps what its earlier lives, or other replicas, have stored."""
+    if request.param == "folder":
+        return lambda: QdrantEdgeIndex(tmp_path, DIM)
+    collection = QdrantIndex(":memory:", DIM, exact=True)
+    return lambda: collection
+
+
+def test_what_the_topic_forgot_meanwhile_takes_no_place_among_the_hits(
+    kept_index: Callable[[], PassageIndex],
+) -> None:
+    """The tombstones of a stopped replica were compacted away before it came back."""
+    first = kept_index()
+    kept = [replace(passage(f"kept{n}", n), written_ms=n) for n in range(3)]
+    first.apply([*kept, *(passage(f"gone{n}", 1) for n in range(3_000))], [])
+    if isinstance(first, QdrantEdgeIndex):
+        first.close()
+    second = Retriever(kept_index())
+    held = second.retain({"kept0": 0, "kept1": 9, "kept2": 2})
+    assert held == {"kept0", "kept2"}
+    second.apply([kept[0], replace(passage("kept1", 5), written_ms=9), kept[2]], [], held)
+    (found,) = second.search(["text"], unit(5)[None], 3, mode="dense")
+    assert [hit.passage.passage_id for hit in found][:1] == ["kept1"]
+    assert {hit.passage.passage_id for hit in found} == {"kept0", "kept1", "kept2"}
     second.close()
 
 

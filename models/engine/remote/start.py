@@ -21,6 +21,7 @@ async def await_server(client: ServerClient, timeout_s: float) -> list[ModelCard
     Raises ModelUnavailable after `timeout_s`, or at once when waiting would not help.
     """
     backoff = Backoff(timeout_s)
+    last: ServerFault | None = None
     try:
         async with asyncio.timeout(timeout_s):
             while True:
@@ -30,11 +31,14 @@ async def await_server(client: ServerClient, timeout_s: float) -> list[ModelCard
                     pause_s = backoff.next_s(fault.retry_after_s) if fault.transient else None
                     if pause_s is None:
                         raise
+                    last = fault
                     log.warning("%s Asking again in %.1f s.", fault.message, pause_s)
                     await asyncio.sleep(pause_s)
     except (ServerFault, EventInvalid) as error:
         raise ModelUnavailable(error.message, error.remedy) from error
     except TimeoutError as error:
+        if last is not None:
+            raise ModelUnavailable(last.message, last.remedy) from last
         raise ModelUnavailable(
             f"The server at {client.url} did not say within {timeout_s:g} s what it serves.",
             "See its log, or raise HEADWATER_GENERATE_REMOTE_START_TIMEOUT_S.",
