@@ -12,12 +12,13 @@ import torch
 from opacus import GradSampleModule  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
+from infra.evaluation.opacus_lora import lora_modules
 from models.engine.load import Loaded, load
 from models.learning.batches import Batch, pad
 from models.learning.clipping import clipped_sum, user_norms
 from models.learning.examples import Cohort, TrainingExample
 from models.learning.learner import Learner, LearnerSettings
-from models.learning.lora import LoraShape, new_adapter, target_modules
+from models.learning.lora import LoraShape, new_adapter
 from models.learning.losses import answer_log_likelihoods, correction_losses
 from models.learning.optimizers import OptimizerSettings
 from models.privacy.mechanism import open_mechanism
@@ -28,24 +29,6 @@ _REPEATS = 7
 _SETTINGS = LearnerSettings(
     LoraShape(), OptimizerSettings("sgd", 0.01), cohort_size=_USERS, rows_max=_USERS
 )
-
-
-class _LoraLinear(nn.Module):
-    """LoRA as modules of its own, which is what Opacus' hooks see."""
-
-    def __init__(self, base: nn.Linear, a: Tensor, b: Tensor, scaling: float) -> None:
-        super().__init__()
-        self.base = base
-        self.down = nn.Linear(a.shape[1], a.shape[0], bias=False)
-        self.up = nn.Linear(b.shape[1], b.shape[0], bias=False)
-        self.down.weight.data.copy_(a)
-        self.up.weight.data.copy_(b)
-        self.scaling = scaling
-
-    def forward(self, x: Tensor) -> Tensor:
-        update = self.up(self.down(x.float())) * self.scaling
-        added: Tensor = self.base(x) + update.to(x.dtype)
-        return added
 
 
 def bench_private_step(cache_dir: Path) -> dict[str, Any]:
@@ -63,9 +46,9 @@ def bench_private_step(cache_dir: Path) -> dict[str, Any]:
         "private": lambda: learner.step(cohort),
     }
     seconds = _timed(steps)
-    # Its modules take the place of the base's, so it comes last, beside a plain step of its own.
-    hooked, hooked_plain = _with_opacus(loaded, learner.adapter, batch)
-    seconds |= _timed({"opacus_plain": hooked_plain, "opacus_hooks": hooked})
+    with lora_modules(loaded.model, learner.adapter, _SETTINGS.shape) as parameters:
+        hooked_plain, hooked = _with_opacus(loaded, list(parameters.values()), batch)
+        seconds |= _timed({"opacus_plain": hooked_plain, "opacus_hooks": hooked})
     return {
         "users": _USERS,
         "tokens": batch.tokens.shape[1],
@@ -114,17 +97,10 @@ def _plain(learner: Learner, batch: Batch) -> Callable[[], object]:
 
 
 def _with_opacus(
-    loaded: Loaded, adapter: dict[str, Tensor], batch: Batch
+    loaded: Loaded, weights: list[Any], batch: Batch
 ) -> tuple[Callable[[], object], Callable[[], object]]:
+    """A plain step and a private one on `weights`, parameters on which Opacus puts grad_sample."""
     model = loaded.model
-    pairs = list(adapter.values())
-    for number, (name, module) in enumerate(target_modules(model, _SETTINGS.shape).items()):
-        parent = model.get_submodule(name.rpartition(".")[0])
-        a, b = pairs[2 * number], pairs[2 * number + 1]
-        lora = _LoraLinear(module, a, b, _SETTINGS.shape.scaling).to(model.device)
-        setattr(parent, name.rpartition(".")[2], lora)
-    # Any: Opacus puts grad_sample on parameters.
-    weights: list[Any] = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(weights, lr=0.01, momentum=0.9)
 
     def losses(module: nn.Module) -> Tensor:
@@ -151,7 +127,7 @@ def _with_opacus(
         optimizer.step()
         hooks.disable_hooks()
 
-    return hooked, plain
+    return plain, hooked
 
 
 def _timed(steps: dict[str, Callable[[], object]]) -> dict[str, float]:

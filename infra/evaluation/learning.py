@@ -6,13 +6,13 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from infra.evaluation.text_scores import text_scores
 from models.engine.chat import chat_end_token
 from models.engine.load import Loaded
 from models.learning.e2e import Described
-from models.learning.examples import CohortAssembler, TrainingExample, assemble
+from models.learning.examples import Cohort, CohortAssembler, TrainingExample, assemble
 from models.learning.learner import Learner, LearnerSettings
 from models.learning.lora import LoraShape, new_adapter
 from models.learning.optimizers import OptimizerSettings
@@ -21,15 +21,29 @@ from models.privacy.adaptive import AdaptiveNorm
 from models.privacy.ledger import declared_epsilon
 from models.privacy.mechanism import open_mechanism
 from models.privacy.participation import Participation
-from models.privacy.plan import MechanismName, Plan, make_plan
+from models.privacy.plan import Plan, make_plan
 from models.privacy.randomness import NoiseKey
+from schemas.errors import SettingsInvalid
+
+Points = list[dict[str, float]]
+# "opacus" is its DP-SGD with the noise of "gaussian".
+Mode = Literal["none", "gaussian", "correlated", "opacus"]
+
+
+# Which optimizer suits which mechanism: see docs/LOG.md.
+OPTIMIZERS: dict[Mode, OptimizerSettings] = {
+    "none": OptimizerSettings("adam", 2e-3),
+    "gaussian": OptimizerSettings("sgd", 0.08),
+    "correlated": OptimizerSettings("sgd", 0.08),
+    "opacus": OptimizerSettings("sgd", 0.08),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One way to learn. `evaluations` times on the way the test loss is taken."""
 
-    mode: MechanismName
+    mode: Mode
     optimizer: OptimizerSettings
     epsilon: float = 8.0
     delta: float = 1e-6
@@ -64,19 +78,17 @@ def replay(
     begun = time.perf_counter()
     try:
         static = _scores(loaded, learner, test)
-        curve = [{"events": 0, "test_loss": static["loss"]}]
-        prequential = []
-        stops = {len(cohorts) * i // setting.evaluations for i in range(1, setting.evaluations)}
-        events = 0
-        for cohort in cohorts:
-            losses = [x for found in learner.step(cohort).losses for x in found]
-            events += len(losses)
-            prequential.append({"events": events, "loss": round(statistics.fmean(losses), 4)})
-            if cohort.number + 1 in stops:
-                curve.append({"events": events, "test_loss": _test_loss(learner, test)})
+        curve: Points = [{"events": 0, "test_loss": static["loss"]}]
+        prequential: Points = []
+        if setting.mode == "opacus":
+            _learn_with_opacus(learner, cohorts, setting)
+        else:
+            prequential, on_the_way = _learn(learner, cohorts, test, setting.evaluations)
+            curve += on_the_way
         final = _scores(loaded, learner, test)
     finally:
         learner.close()
+    events = sum(len(cohort.example_ids) for cohort in cohorts)
     curve.append({"events": events, "test_loss": final["loss"]})
     return {
         "setting": asdict(setting),
@@ -92,10 +104,49 @@ def replay(
     }
 
 
+def _learn(
+    learner: Learner, cohorts: Sequence[Cohort], test: Sequence[Described], evaluations: int
+) -> tuple[Points, Points]:
+    """Losses before each step, and test losses on the way."""
+    stops = {len(cohorts) * i // evaluations for i in range(1, evaluations)}
+    prequential: Points = []
+    curve: Points = []
+    events = 0
+    for cohort in cohorts:
+        losses = [x for found in learner.step(cohort).losses for x in found]
+        events += len(losses)
+        prequential.append({"events": events, "loss": round(statistics.fmean(losses), 4)})
+        if cohort.number + 1 in stops:
+            curve.append({"events": events, "test_loss": _test_loss(learner, test)})
+    return prequential, curve
+
+
+def _learn_with_opacus(learner: Learner, cohorts: Sequence[Cohort], setting: Setting) -> None:
+    # Imported late: Opacus takes seconds, and only this mode needs it.
+    from infra.evaluation.opacus_baseline import opacus_adapter
+
+    if setting.examples_per_user_max > 1 or setting.count_share:
+        raise SettingsInvalid(
+            "Opacus clips each example by itself, so a user may give one a cohort only.",
+            "Set examples_per_user_max to 1 and count_share to 0.",
+        )
+    encoded = [
+        [learner.encode(found[0]).answer for found in cohort.examples.values()]
+        for cohort in cohorts
+    ]
+    learner.adapter = opacus_adapter(
+        learner,
+        encoded,
+        setting.optimizer,
+        learner.mechanism.plan.noise_multiplier,
+        setting.max_grad_norm,
+    )
+
+
 def _plan(setting: Setting, examples: int) -> Plan:
     """As many rounds as there may be cohorts in a stream of so many examples."""
     return make_plan(
-        setting.mode,
+        "gaussian" if setting.mode == "opacus" else setting.mode,
         epsilon=setting.epsilon,
         delta=setting.delta,
         rounds_max=max(1, examples // setting.cohort_size),

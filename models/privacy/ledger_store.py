@@ -40,6 +40,8 @@ class LedgerStore:
     def __init__(self, path: Path) -> None:
         """Opens or makes the file. Raises LedgerBroken where it is none of ours."""
         path.parent.mkdir(parents=True, exist_ok=True)
+        # The noise in it is as secret as the key; SQLite's other files take these rights over.
+        path.touch(mode=0o600)
         self._database = sqlite3.connect(path, isolation_level=None, timeout=30.0)
         try:
             self._database.execute("PRAGMA journal_mode = WAL")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from agents.chunks import Part
 from agents.draft import Draft, last_chunk, write_answer
 from agents.fitting import shrunk
 from models.engine.protocol import GenerationRequest, Piece
@@ -26,7 +27,8 @@ def context(passages: int = 0) -> Context:
 
 
 def finished(passages: int, text: str) -> Generation:
-    draft = Draft(context(passages), "model", "base", 1, finish_reason="stop", text=text)
+    draft = Draft(context(passages), "model", "base", 1)
+    draft.choices[0].finish_reason, draft.choices[0].text = "stop", text
     draft.passages = draft.context.passages
     return draft.finished()
 
@@ -49,7 +51,7 @@ def test_a_context_that_fits_can_make_a_finished_record_that_does_not() -> None:
 
 def test_the_last_chunk_of_the_longest_answer_fits_with_all_its_text_twice() -> None:
     text = WIDEST * limits.ANSWER_CHARS_MAX
-    codec.checked(TOKENS, last_chunk(finished(0, text), 1, 0, text))
+    codec.checked(TOKENS, last_chunk(finished(0, text), 1, 0, Part(text)))
 
 
 def test_a_broker_that_takes_even_less_gets_no_text_either_and_then_the_refusal_itself() -> None:
@@ -89,7 +91,7 @@ class Talker:
 
 @pytest.mark.asyncio
 async def test_an_answer_ends_at_the_limit_of_its_text_and_frees_the_engine() -> None:
-    engine, sent = Talker("x" * 30_000), list[str]()
+    engine, sent = Talker("x" * 30_000), list[Part]()
     draft = Draft(
         Context("p", Prompt([Message("user", "?")], sampling=Sampling(max_tokens=8_192)), [], 1, 1),
         "talker",
@@ -97,7 +99,8 @@ async def test_an_answer_ends_at_the_limit_of_its_text_and_frees_the_engine() ->
         1,
     )
     await write_answer(draft, engine, 0, sent.append)
-    assert draft.finish_reason == "length"
-    assert len(draft.text) == limits.ANSWER_CHARS_MAX
-    assert "".join(sent) == draft.text
+    (answer,) = draft.choices
+    assert answer.finish_reason == "length"
+    assert len(answer.text) == limits.ANSWER_CHARS_MAX
+    assert "".join(part.text for part in sent) == answer.text
     assert engine.closed

@@ -9,13 +9,17 @@ import pytest
 from tiny_model import build_tiny_model
 
 from infra.evaluation.learning import Setting, replay
+from infra.evaluation.opacus_baseline import opacus_adapter
 from infra.evaluation.text_scores import text_scores
 from models.engine.load import Loaded, load
 from models.learning.e2e import read_corrections, read_test
 from models.learning.examples import CohortAssembler, TrainingExample, assemble
+from models.learning.learner import Learner, LearnerSettings
+from models.learning.lora import LoraShape, new_adapter
 from models.learning.optimizers import OptimizerSettings
+from models.privacy.mechanism import open_mechanism
 from models.privacy.participation import Participation
-from models.privacy.plan import make_plan
+from models.privacy.plan import Plan, make_plan
 from models.privacy.randomness import NoiseKey
 from schemas.errors import DataInvalid
 
@@ -71,13 +75,15 @@ def test_cohorts_are_distinct_users_in_order_of_arrival() -> None:
     assert [cohort.number for cohort in cohorts] == [0, 1]
 
 
-@pytest.mark.parametrize("mode", ["none", "gaussian", "correlated"])
+@pytest.mark.filterwarnings("ignore:Full backward hook")
+@pytest.mark.parametrize("mode", ["none", "gaussian", "correlated", "opacus"])
 def test_a_replay_learns_and_says_what_it_spent(loaded: Loaded, folder: Path, mode: str) -> None:
     setting = Setting(
         mode,  # type: ignore[arg-type]
         OptimizerSettings("sgd", 0.05),
         epsilon=200.0,
         cohort_size=6,
+        examples_per_user_max=1,
         evaluations=2,
     )
     found = replay(
@@ -85,13 +91,35 @@ def test_a_replay_learns_and_says_what_it_spent(loaded: Loaded, folder: Path, mo
     )
     assert found["rounds"] == 10 and found["events"] == 60
     assert found["final"]["loss"] < found["static"]["loss"]
-    assert len(found["prequential"]) == 10 and len(found["test_curve"]) == 3
+    if mode != "opacus":
+        assert len(found["prequential"]) == 10 and len(found["test_curve"]) == 3
     if mode == "none":
         assert found["epsilon"] is None
     else:
         assert found["epsilon"] == pytest.approx(200.0, abs=1e-3) and math.isfinite(
             found["epsilon"]
         )
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook")
+def test_without_noise_ours_and_opacus_learn_the_same(loaded: Loaded, folder: Path) -> None:
+    plan = Plan(mechanism="gaussian", rounds_max=4, noise_multiplier=1e-12)
+    optimizer = OptimizerSettings("sgd", 0.05)
+    adapter = new_adapter(loaded.model, LoraShape())
+    shapes = {name: tuple(tensor.shape) for name, tensor in adapter.items()}
+    settings = LearnerSettings(LoraShape(), optimizer, 15, max_grad_norm=0.5, rows_max=4)
+    learner = Learner(loaded, settings, open_mechanism(plan, shapes), adapter)
+    cohorts = assemble(read_corrections(folder), CohortAssembler(15, 1, Participation(plan), 0))
+    try:
+        encoded = [[learner.encode(e[0]).answer for e in c.examples.values()] for c in cohorts]
+        theirs = opacus_adapter(learner, encoded, optimizer, 0.0, 0.5)
+        for cohort in cohorts:
+            learner.step(cohort)
+    finally:
+        learner.close()
+    for name, tensor in learner.adapter.items():
+        assert (tensor - theirs[name]).abs().max() <= 1e-5
+    assert max(float(t.abs().max()) for t in theirs.values()) > 1e-2
 
 
 def test_scores_of_texts() -> None:

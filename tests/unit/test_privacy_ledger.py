@@ -187,6 +187,12 @@ def test_a_round_is_stored_whole(store: LedgerStore) -> None:
     assert left.digest == verify(store.entries("tone")).head
 
 
+def test_only_its_owner_may_read_the_file(store: LedgerStore, tmp_path: Path) -> None:
+    store.commit_round("tone", ROUNDS[0], ["e1"], STATE)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "ledger").iterdir()}
+    assert "ledger.db-wal" in modes and set(modes.values()) == {0o600}
+
+
 def test_an_example_is_used_once_and_a_refused_round_changes_nothing(store: LedgerStore) -> None:
     store.commit_round("tone", ROUNDS[0], ["e1"], STATE)
     with pytest.raises(LedgerBroken, match="second time"):
