@@ -8,7 +8,7 @@ import queue
 import threading
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from prometheus_client import CollectorRegistry
@@ -36,6 +36,9 @@ from models.weights import recorded_name
 from schemas.errors import DataInvalid, EventInvalid, GenerationFailed, ModelUnavailable
 
 log = logging.getLogger(__name__)
+
+# torch's choice, which OMP_NUM_THREADS changes.
+_THREADS: Final = torch.get_num_threads()
 
 Inbox = queue.SimpleQueue[Sequence | None]
 Outbox = asyncio.Queue[Piece | GenerationFailed]
@@ -199,8 +202,8 @@ class TorchEngine:
 
     def _load(self) -> Scheduler:
         options = self.options
-        if options.threads is not None:
-            torch.set_num_threads(options.threads)
+        # Always said, for `_load_adapter` changes what a thread has by default.
+        torch.set_num_threads(options.threads or _THREADS)
         loaded = load(options.model, options.cache_dir, options.device, options.dtype)
         self.context_tokens_max = min(options.context_tokens_max, loaded.context_tokens_max)
         scheduler = assemble(options, loaded, self.context_tokens_max)
@@ -244,6 +247,8 @@ class TorchEngine:
 @torch.inference_mode()
 def _load_adapter(scheduler: Scheduler, version: str, folder: Path) -> None:
     """Runs in a thread of its own. Raises ModelUnavailable."""
+    # A second pool of OpenMP threads would slow the engine down for good: see docs/LOG.md.
+    torch.set_num_threads(1)
     try:
         tensors, lora = read_adapter(folder)
     except DataInvalid as error:
