@@ -7,7 +7,7 @@ For each prompt, in an order that must not change:
 4. send the last chunk, which carries that record,
 5. acknowledge, so that the offset may be committed.
 A worker killed before 3 leaves nothing behind; killed after it, its successor goes on at 4.
-Cancels do not wait for their turn (`cancels`).
+Cancels do not wait for their turn (`cancels`); adapters are swapped beside it all (`updates`).
 """
 
 from __future__ import annotations
@@ -29,14 +29,16 @@ from agents.finals import Finals
 from agents.fitting import shrunk
 from agents.identity import event_id
 from agents.intake import Intake, Taken
+from agents.metrics import MetricsPage
 from agents.settings import GenerateSettings, WorkerSettings
+from agents.updates import Updates
 from agents.worker import follow_assignment, make_app, raw_topic, run
 from models.engine.protocol import Engine
 from schemas import codec, headers
 from schemas.errors import EventInvalid, Fenced, RecordTooLarge, SettingsInvalid
 from schemas.events import Context, Generation, TokenChunk
 from schemas.headers import Headers
-from schemas.topics import CONTEXTS, GENERATIONS, TOKENS, Topic
+from schemas.topics import CONTEXTS, GENERATIONS, MODEL_UPDATES, TOKENS, Topic
 from streams.admin import partition_count
 from streams.producer import Outgoing, Producer
 from streams.records import Record
@@ -75,16 +77,25 @@ class Generate:
         self._answers: dict[asyncio.Task[None], int] = {}
         self._working: asyncio.Task[None] | None = None
         self._room = asyncio.Semaphore(settings.in_flight_max)
+        self._page: MetricsPage | None = None
+        self.updates = Updates(
+            kafka, self._producer, engine, settings.adapters_folder, settings.adapters_wait_s
+        )
         self.cancels = Cancels(kafka, "generate", self._cancel)
         self.intake = Intake()
         self.ready = asyncio.Event()
 
     async def work(self) -> None:
-        """Load the model, then take on prompts while there is room; ends only by an exception."""
+        """Load model and adapters, then take on prompts while there is room; ends only by an
+        exception."""
         self._working = asyncio.current_task()
         await self._engine.start()
-        self.ready.set()
+        self._show_metrics()
         async with asyncio.TaskGroup() as answers:
+            answers.create_task(self.updates.follow())
+            answers.create_task(self.updates.bury_refused())
+            await self.updates.ready.wait()
+            self.ready.set()
             async for (taken,) in self.intake.batches(1):
                 if taken.record.value is None:
                     self._cancel(taken.record)
@@ -102,6 +113,9 @@ class Generate:
         if self._working is not None:
             self._working.cancel()
             await asyncio.wait({self._working})
+        await self.updates.close()
+        if self._page is not None:
+            await self._page.close()
         await self._engine.close()
         await self._producer.close()
 
@@ -119,6 +133,12 @@ class Generate:
             self._opening_finals(taken_on)
         for lost in set(self._finals) - partitions:
             self._finals.pop(lost)
+
+    def _show_metrics(self) -> None:
+        port, host = self._settings.metrics_port, self._settings.metrics_host
+        if port is not None:
+            registries = self._engine.metrics, self.updates.metrics.registry
+            self._page = MetricsPage(host, port, *registries)
 
     def _cancel(self, tombstone: Record) -> None:
         flight = self._in_flight.get(tombstone.key_text or "")
@@ -301,9 +321,11 @@ def main() -> None:
     _check_partitions(kafka)
     generate = Generate(kafka, make_engine(settings), settings)
     app = make_app("generate", kafka, worker)
-    contexts = raw_topic(app, kafka, CONTEXTS)
+    contexts, updates = raw_topic(app, kafka, CONTEXTS), raw_topic(app, kafka, MODEL_UPDATES)
     app.agent(contexts, name="generate")(generate.intake.fill)
+    app.agent(updates, name="refused-updates")(generate.updates.intake.fill)
     follow_assignment(app, contexts, generate.owns)
+    follow_assignment(app, updates, generate.updates.intake.owns)
     run(app, worker, [generate.work, generate.cancels.follow], generate.ready.wait, generate.close)
 
 
