@@ -31,6 +31,7 @@ from agents.identity import event_id
 from agents.intake import Intake, Taken
 from agents.metrics import MetricsPage
 from agents.settings import GenerateSettings, WorkerSettings
+from agents.tracing import Tracing, describe, make_tracing, traceparent
 from agents.updates import Updates
 from agents.worker import follow_assignment, make_app, raw_topic, run
 from models.engine.protocol import Engine
@@ -64,8 +65,15 @@ class InFlight:
 class Generate:
     """The state of one generate worker: the engine, its partitions, the prompts in flight."""
 
-    def __init__(self, kafka: KafkaSettings, engine: Engine, settings: GenerateSettings) -> None:
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        engine: Engine,
+        settings: GenerateSettings,
+        tracing: Tracing | None = None,
+    ) -> None:
         self._kafka = kafka
+        self._tracing = tracing or make_tracing(settings.engine == "remote")
         self._engine = engine
         self._settings = settings
         self._producer = Producer(kafka)
@@ -118,6 +126,7 @@ class Generate:
             await self._page.close()
         await self._engine.close()
         await self._producer.close()
+        await self._tracing.close()
 
     def owns(self, partitions: set[int]) -> None:
         """The partitions of `contexts` that this worker has from now on."""
@@ -184,8 +193,12 @@ class Generate:
             generation = await finals.find(context.prompt_id, context.prompted_ms)
             attempt, index, rest = now_ms(), 0, Part(generation.text if generation else "")
             if generation is None:
-                # 2. and 3.
-                generation, index, rest = await self._write(flight, finals, attempt)
+                came = headers.header(flight.taken.record.headers, "traceparent")
+                with self._tracing.generation(context, self._engine.model, came) as span:
+                    flight.traceparent = traceparent(span) or flight.traceparent
+                    # 2. and 3.
+                    generation, index, rest = await self._write(flight, finals, attempt)
+                    describe(span, generation)
             # 4.
             await self._end(flight, generation, attempt, index, rest)
             # 5.
