@@ -11,13 +11,12 @@ import logging
 from collections import Counter
 from pathlib import Path
 
+from models.engine.protocol import BASE_VERSION, DEFAULT_ADAPTER
 from models.engine.remote.client import ServerClient
 from models.engine.remote.faults import ServerFault
 from schemas.errors import EventInvalid, ModelUnavailable
 
 log = logging.getLogger("headwater.generate")
-
-BASE_VERSION = "base"
 
 
 def served_name(name: str, version: str) -> str:
@@ -26,15 +25,38 @@ def served_name(name: str, version: str) -> str:
 
 
 class RemoteAdapters:
-    """Which versions the server has loaded for us, and which one is live."""
+    """Which versions the server has loaded for us, and which of them are live."""
 
     def __init__(self, client: ServerClient) -> None:
         self._client = client
+        # Also of those that open answers still use.
         self._folders: dict[str, Path] = {}
         self._unused: dict[str, asyncio.Event] = {}
-        # The live version's name at the server; None is the base model.
-        self.live: str | None = None
-        self.live_version = BASE_VERSION
+        # What new answers may come from: adapter and version.
+        self._offered: list[tuple[str, str]] = []
+        self._live: dict[str, str] = {}
+
+    def live(self, name: str = DEFAULT_ADAPTER) -> str:
+        """The version that new answers for that adapter come from."""
+        return self._live.get(name, BASE_VERSION)
+
+    def choose(self, name: str, version: str | None) -> tuple[str | None, str]:
+        """What a new answer comes from, as the server calls it (None is the base), and its version.
+
+        That is `version`, whichever adapter it is of, or else the adapter's live one. Raises
+        ModelUnavailable for one that is not loaded.
+        """
+        wanted = version or self.live(name)
+        if wanted == BASE_VERSION:
+            return None, wanted
+        names = [name, *(other for other, _ in self._offered)]
+        found = [served_name(n, wanted) for n in names if (n, wanted) in self._offered]
+        if not found:
+            raise ModelUnavailable(
+                f"Adapter version {wanted!r} is not loaded at the server.",
+                "Ask for the live version, or load it first.",
+            )
+        return found[0], wanted
 
     async def load(self, name: str, version: str, folder: Path) -> None:
         """See `RemoteEngine.load_adapter`."""
@@ -42,12 +64,16 @@ class RemoteAdapters:
         if served not in self._folders:
             await self._load(served, folder)
             self._folders[served] = folder
-        self.live, self.live_version = served, version
+        if (name, version) not in self._offered:
+            self._offered.append((name, version))
+        self._live[name] = version
 
     def retire(self, name: str, version: str) -> None:
-        """New answers come from the base model if this version was live."""
-        if self.live == served_name(name, version):
-            self.live, self.live_version = None, BASE_VERSION
+        """No new answer comes from it; if it was live, they come from the base model."""
+        if (name, version) in self._offered:
+            self._offered.remove((name, version))
+        if self.live(name) == version:
+            del self._live[name]
 
     async def unload(self, name: str, version: str, open_answers: Counter[str]) -> None:
         """Unload a version that was retired, after the answers that use it have ended."""
@@ -56,6 +82,9 @@ class RemoteAdapters:
             self._unused[served] = asyncio.Event()
             await self._unused[served].wait()
             del self._unused[served]
+        if (name, version) in self._offered:
+            # Loaded anew meanwhile.
+            return
         self._folders.pop(served, None)
         try:
             await self._client.post("unload_lora_adapter", {"lora_name": served})

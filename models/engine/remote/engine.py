@@ -8,17 +8,19 @@ from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
-from models.engine.protocol import GenerationRequest, Message, Piece
-from models.engine.remote.adapters import BASE_VERSION, RemoteAdapters
+from models.engine.protocol import BASE_VERSION, GenerationRequest, Message, Piece
+from models.engine.remote.adapters import RemoteAdapters
 from models.engine.remote.answer import RemoteAnswer
-from models.engine.remote.chunks import Tally
 from models.engine.remote.client import ServerClient
 from models.engine.remote.options import RemoteEngineOptions
 from models.engine.remote.start import await_server, choose_dialect, choose_model
+from models.engine.remote.tally import Tally
 from models.engine.remote.tokens import TokenCounter
 from models.engine.remote.waits import Waits
 from models.engine.remote.wire import DIALECTS, chat_body
+from schemas.errors import ModelUnavailable
 
 log = logging.getLogger("headwater.generate")
 
@@ -37,9 +39,8 @@ class RemoteEngine:
 
     def __init__(self, options: RemoteEngineOptions) -> None:
         self.options = options
-        # Model and context are final after `start`; the version is what a new answer comes from.
+        # Both are final after `start`.
         self.model = options.model
-        self.model_version = BASE_VERSION
         self.context_tokens_max = options.context_tokens_max
         self._dialect = DIALECTS["openai"]
         self._waits = Waits()
@@ -52,8 +53,8 @@ class RemoteEngine:
         """Waits for the server, for up to `start_timeout_s`. Raises ModelUnavailable."""
         self._tokens = await asyncio.to_thread(TokenCounter, self.options)
         self._client = ServerClient(self.options)
-        self._waits.closed = False
         self._adapters = RemoteAdapters(self._client)
+        self._waits.closed = False
         cards = await await_server(self._client, self.options.start_timeout_s)
         card = choose_model(cards, self.options.model)
         self.model = card.id
@@ -65,28 +66,20 @@ class RemoteEngine:
 
     def stream(self, request: GenerationRequest) -> AsyncGenerator[Piece, None]:
         """See `Engine.stream`. A prompt without room for an answer is refused at once where a
-        tokenizer is set, else by the server, when the answer is first read.
+        tokenizer is set, else by the server, when the answer is first read. A version that is not
+        loaded is an answer with finish_reason "error".
         """
         self._waits.require_open()
         messages, sampling = request.messages, request.sampling
         count = self._tokens.count(messages)
         room = self._tokens.room(count, self.context_tokens_max)
-        body = chat_body(self._dialect, self._adapters.live or self.model, messages, sampling)
+        body = chat_body(self._dialect, messages, sampling)
         if room is not None:
             body["max_tokens"] = min(sampling.max_tokens, room)
         # Whatever the tokenizer, a token has at least one byte.
         tokens_most = _TEMPLATE_TOKENS_MAX + sum(len(m["content"].encode()) for m in messages)
-        return self._pieces(
-            RemoteAnswer(
-                self._client,
-                self.options,
-                self._adapters,
-                self._waits,
-                body,
-                Tally(count, self.model_version),
-                may_shorten=tokens_most + sampling.max_tokens >= self.context_tokens_max,
-            )
-        )
+        may_shorten = tokens_most + sampling.max_tokens >= self.context_tokens_max
+        return self._pieces(request, body, Tally(count, sampling.top_logprobs), may_shorten)
 
     def count_tokens(self, messages: tuple[Message, ...]) -> int:
         """Tokens of the whole prompt: exact with a tokenizer, else estimated, rather too high.
@@ -101,6 +94,10 @@ class RemoteEngine:
         if not self._waits.closed:
             self._waits.close()
             await self._client.close()
+
+    @property
+    def model_version(self) -> str:
+        return BASE_VERSION if self._waits.closed else self._adapters.live()
 
     @property
     def running(self) -> int:
@@ -119,7 +116,6 @@ class RemoteEngine:
         """
         self._waits.require_open()
         await self._adapters.load(name, version, folder)
-        self.model_version = self._adapters.live_version
 
     async def unload_adapter(self, name: str, version: str) -> None:
         """Has the server forget a version, after the answers that use it have ended.
@@ -129,12 +125,23 @@ class RemoteEngine:
         """
         self._waits.require_open()
         self._adapters.retire(name, version)
-        self.model_version = self._adapters.live_version
         await self._adapters.unload(name, version, self._open)
 
-    async def _pieces(self, answer: RemoteAnswer) -> AsyncGenerator[Piece, None]:
-        model = answer.body["model"]
+    async def _pieces(
+        self, request: GenerationRequest, body: dict[str, Any], tally: Tally, may_shorten: bool
+    ) -> AsyncGenerator[Piece, None]:
         await self._take_place()
+        try:
+            served, version = self._adapters.choose(request.adapter, request.model_version)
+        except ModelUnavailable as error:
+            self._places.release()
+            yield tally.failed(error)
+            return
+        body["model"] = model = served or self.model
+        tally.model_version = version
+        answer = RemoteAnswer(
+            self._client, self.options, self._adapters, self._waits, body, tally, may_shorten
+        )
         self._open[model] += 1
         try:
             async with aclosing(answer.pieces()) as pieces:
