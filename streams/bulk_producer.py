@@ -48,7 +48,8 @@ class BulkProducer:
             for key, value, made_headers in records:
                 while True:
                     try:
-                        produce(name, value, key, headers=made_headers)  # type: ignore[arg-type]
+                        # By position: matching names costs a tenth of the rate.
+                        produce(name, value, key, -1, None, None, 0, made_headers)  # type: ignore[arg-type]
                         break
                     except BufferError:
                         poll(_QUEUE_FULL_WAIT_S)

@@ -20,6 +20,7 @@ from streams.failures import explain
 from streams.settings import KafkaSettings
 
 DeliveryCallback = Callable[[KafkaError | None, Message], None]
+Report = tuple["asyncio.Future[Delivered]", KafkaError | None, Message]
 
 _QUEUE_FULL_WAIT_S: Final = 0.01
 _CLOSE_S_MAX: Final = 10.0
@@ -94,6 +95,9 @@ class Producer:
         self._settings = settings
         self._producer = confluent_kafka.Producer(producer_config(settings, linger_ms=0.0))
         self._open = True
+        # What the thread has been told and the event loop not yet.
+        self._reports: list[Report] = []
+        self._reports_lock = threading.Lock()
         self._thread = threading.Thread(
             target=self._serve_callbacks, name="headwater-producer", daemon=True
         )
@@ -105,7 +109,12 @@ class Producer:
         done: asyncio.Future[Delivered] = loop.create_future()
 
         def delivered(error: KafkaError | None, message: Message) -> None:
-            loop.call_soon_threadsafe(self._settle, done, error, message)
+            with self._reports_lock:
+                self._reports.append((done, error, message))
+                first = len(self._reports) == 1
+            # Waking the loop costs more than all else: once for all that are reported together.
+            if first:
+                loop.call_soon_threadsafe(self._settle_reported)
 
         try:
             while not try_produce(self._producer, self._settings, record, delivered):  # noqa: ASYNC110
@@ -119,6 +128,12 @@ class Producer:
         await asyncio.to_thread(self._producer.flush, _CLOSE_S_MAX)
         self._open = False
         await asyncio.to_thread(self._thread.join)
+
+    def _settle_reported(self) -> None:
+        with self._reports_lock:
+            reports, self._reports = self._reports, []
+        for done, error, message in reports:
+            self._settle(done, error, message)
 
     def _settle(
         self, done: asyncio.Future[Delivered], error: KafkaError | None, message: Message

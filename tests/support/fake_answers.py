@@ -1,4 +1,4 @@
-"""What the fake server says: words drawn by hashing, as HTTP and server-sent events."""
+"""What the fake server says: words drawn by hashing, or JSON, as HTTP and server-sent events."""
 
 from __future__ import annotations
 
@@ -22,14 +22,20 @@ class Refused(Exception):
         self.status = status
 
 
+PENALTIES = ("frequency_penalty", "presence_penalty", "repetition_penalty")
+
+
 def tokens(body: dict[str, Any], room: int) -> list[tuple[str, str | None]]:
     """All of an answer: text and, with the last, the reason to end."""
+    if "response_format" in body:
+        return json_tokens(body["response_format"])
     asked = json.dumps(body["messages"])
     seed = body["seed"] if body["temperature"] else 0
+    model = [body["model"], *(body.get(penalty, 0) for penalty in PENALTIES)]
     most = min(body.get("max_tokens", room), room)
     text, found = "", []
     for number in range(most):
-        draw = hashlib.sha256(f"{body['model']} {seed} {asked} {number}".encode()).digest()
+        draw = hashlib.sha256(f"{model} {seed} {asked} {number}".encode()).digest()
         word = WORDS[draw[0] % len(WORDS)]
         stops = [place for stop in body.get("stop", ()) if (place := (text + word).find(stop)) >= 0]
         if stops:
@@ -42,8 +48,40 @@ def tokens(body: dict[str, Any], room: int) -> list[tuple[str, str | None]]:
     return found
 
 
+def json_tokens(asked: dict[str, Any]) -> list[tuple[str, str | None]]:
+    """A value that the schema allows, three characters a token."""
+    text = json.dumps(value(asked["json_schema"]["schema"] if "json_schema" in asked else {}))
+    parts = [text[start : start + 3] for start in range(0, len(text), 3)]
+    return [*((part, None) for part in parts[:-1]), (parts[-1], "stop")]
+
+
+def value(schema: dict[str, Any]) -> object:
+    if schema.get("type", "object") == "object" and "enum" not in schema:
+        return {name: value(inner) for name, inner in schema.get("properties", {}).items()}
+    return schema["enum"][0] if "enum" in schema else True
+
+
+def told(body: dict[str, Any], text: str, reason: str | None, stop: str | None) -> dict[str, Any]:
+    """What the choice of a chunk has besides, in vLLM's way: of an end token, too."""
+    more: dict[str, Any] = {} if reason is None else {"stop_reason": stop}
+    if body.get("logprobs"):
+        entries = [text, "<|im_end|>"] if reason == "stop" and stop is None else [text]
+        more["logprobs"] = {"content": [entry(word, body["top_logprobs"]) for word in entries]}
+    return more
+
+
+def entry(word: str, top: int) -> dict[str, Any]:
+    """A token that was chosen although another was likelier; the chosen one comes first."""
+    likely = [(word, -1.5), ("other", -0.5), ("third", -9.0)][:top]
+    return {**one(word, -1.5), "top_logprobs": [one(*pair) for pair in likely]}
+
+
+def one(word: str, logprob: float) -> dict[str, Any]:
+    return {"token": word, "logprob": logprob, "bytes": list(word.encode())}
+
+
 def choice(reason: str | None = None, **delta: str) -> dict[str, Any]:
-    return {"index": 0, "delta": delta, "finish_reason": reason}
+    return {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}
 
 
 def write_event(writer: asyncio.StreamWriter, value: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from fake_answers import (
     choice,
     chunk,
     tokens,
+    told,
     write_answer,
     write_event,
 )
@@ -176,7 +177,8 @@ class FakeServer:
                 return False
             usage = {"prompt_tokens": prompt_tokens, "completion_tokens": count}
             counted = {} if fault == "uncounted" else {"usage": usage}
-            write_event(writer, {"choices": [choice(reason, content=text)], **counted})
+            said_more = told(body, text, reason, body.get("stop", [None])[0])
+            write_event(writer, {"choices": [choice(reason, content=text) | said_more], **counted})
             await writer.drain()
         if fault == "unended":
             return False

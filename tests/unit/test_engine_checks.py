@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import jsonschema
 import pytest
 import pytest_asyncio
 from fake_openai import FakeServer
@@ -174,6 +176,57 @@ async def test_a_seed_gives_the_same_text_and_another_another(engine: Engine) ->
     first = await answer(engine, "the sea", **options)
     assert await answer(engine, "the sea", **options) == first
     assert await answer(engine, "the sea", **{**options, "seed": 12}) != first
+
+
+@pytest.mark.asyncio
+async def test_every_token_is_told_with_its_log_probability(engine: Engine) -> None:
+    asked = request("hello", max_tokens=60, logprobs=True, top_logprobs=3)
+    pieces = await read(engine, asked)
+    told = [logprob for piece in pieces for logprob in piece.logprobs]
+    text = "".join(piece.text for piece in pieces)
+    assert b"".join(logprob.raw for logprob in told).decode(errors="replace") == text
+    # An end token counts, and is not told of.
+    assert pieces[-1].completion_tokens - len(told) in (0, 1)
+    for logprob in told:
+        ranks = [top.logprob for top in logprob.top]
+        assert len(ranks) == 3
+        assert ranks == sorted(ranks, reverse=True)
+        assert logprob.logprob <= ranks[0] <= 0.0
+    assert not any(piece.logprobs for piece in await read(engine, request("hello")))
+
+
+@pytest.mark.asyncio
+async def test_an_answer_under_a_schema_is_such_json(engine: Engine) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"open": {"type": "boolean"}, "side": {"enum": ["left", "right"]}},
+        "required": ["open", "side"],
+    }
+    asked = request("Is the lock open?", max_tokens=80, json_schema=json.dumps(schema))
+    pieces = await read(engine, asked)
+    assert pieces[-1].finish_reason == "stop"
+    jsonschema.validate(json.loads("".join(piece.text for piece in pieces)), schema)
+
+
+@pytest.mark.asyncio
+async def test_a_schema_that_cannot_be_followed_is_refused(engine: Engine) -> None:
+    with pytest.raises(EventInvalid, match="uniqueItems"):
+        await answer(engine, "x", json_schema='{"type": "array", "uniqueItems": true}')
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "penalty", [{"frequency_penalty": 2.0}, {"presence_penalty": 2.0}, {"repetition_penalty": 2.0}]
+)
+async def test_penalties_change_what_is_said(engine: Engine, penalty: dict[str, float]) -> None:
+    assert await answer(engine, "the river", **penalty) != await answer(engine, "the river")
+
+
+@pytest.mark.asyncio
+async def test_a_version_that_is_not_loaded_is_named(engine: Engine) -> None:
+    (piece,) = await read(engine, replace(request("x"), model_version="v7"))
+    assert piece.finish_reason == "error"
+    assert "'v7' is not loaded" in piece.error
 
 
 @pytest.mark.asyncio

@@ -44,10 +44,14 @@ def request(max_tokens: int = 5, **options: Any) -> GenerationRequest:
 
 
 async def answering(engine: RemoteEngine, server: FakeServer, **options: Any) -> str:
-    """The model that the server was asked for."""
+    """The model that the server was asked for, which is what the pieces say."""
     async with aclosing(engine.stream(request(**options))) as stream:
-        assert [piece async for piece in stream][-1].finish_reason == "length"
-    return str(server.requests[-1]["model"])
+        pieces = [piece async for piece in stream]
+    assert pieces[-1].finish_reason == "length"
+    asked = str(server.requests[-1]["model"])
+    version = asked.partition("@")[2] or "base"
+    assert {piece.model_version for piece in pieces} == {version}
+    return asked
 
 
 @pytest.mark.asyncio
@@ -154,6 +158,7 @@ async def test_each_adapter_has_a_live_version_of_its_own(
     await engine.load_adapter("tone", "w1", folder)
     assert await answering(engine, server) == "default@v1"
     assert await answering(engine, server, adapter="tone") == "tone@w1"
+    assert await answering(engine, server, adapter="tone", model_version="v1") == "default@v1"
     assert await answering(engine, server, adapter="other") == MODEL
     with engine.pinned("tone") as version:
         unloading = asyncio.create_task(engine.unload_adapter("tone", version))
@@ -194,3 +199,45 @@ async def test_a_version_that_another_replica_has_loaded_is_used(
     server.adapters["default@v1"] = str(folder)
     await engine.load_adapter("default", "v1", folder)
     assert await answering(engine, server) == "default@v1"
+
+
+@pytest.mark.asyncio
+async def test_a_request_may_name_any_loaded_version(
+    engine: RemoteEngine, server: FakeServer, folder: Path
+) -> None:
+    for version in ("v1", "v2"):
+        await engine.load_adapter("default", version, folder)
+    assert await answering(engine, server, model_version="v1") == "default@v1"
+    assert await answering(engine, server, model_version="base") == MODEL
+    assert await answering(engine, server) == "default@v2"
+
+
+@pytest.mark.asyncio
+async def test_a_version_that_is_not_loaded_is_named_and_not_asked_for(
+    engine: RemoteEngine, server: FakeServer, folder: Path
+) -> None:
+    await engine.load_adapter("default", "v1", folder)
+    await engine.unload_adapter("default", "v1")
+    for version in ("v1", "v7"):
+        async with aclosing(engine.stream(request(model_version=version))) as stream:
+            (piece,) = [piece async for piece in stream]
+        assert piece.finish_reason == "error"
+        assert f"'{version}' is not loaded" in piece.error
+    assert server.requests == []
+    assert engine.running == 0
+
+
+@pytest.mark.asyncio
+async def test_a_version_that_comes_back_while_it_waits_to_go_stays(
+    engine: RemoteEngine, server: FakeServer, folder: Path
+) -> None:
+    await engine.load_adapter("default", "v1", folder)
+    async with aclosing(engine.stream(request(50))) as old:
+        await anext(old)
+        unloading = asyncio.create_task(engine.unload_adapter("default", "v1"))
+        await asyncio.sleep(0.01)
+        await engine.load_adapter("default", "v1", folder)
+        assert [piece async for piece in old][-1].completion_tokens == 50
+    await unloading
+    assert await answering(engine, server) == "default@v1"
+    assert list(server.adapters) == ["default@v1"]

@@ -43,6 +43,23 @@ class RemoteAdapters:
         """The version that new answers for an adapter come from."""
         return self._live.get(name, BASE_VERSION)
 
+    def choose(self, name: str, version: str | None) -> tuple[str | None, str]:
+        """What a new answer comes from, as the server calls it (None is the base), and its version.
+
+        That is `version`, whichever adapter it is of, or else the adapter's live one. Raises
+        ModelUnavailable for one that is not loaded.
+        """
+        wanted = version or self.live(name)
+        if wanted == BASE_VERSION:
+            return None, wanted
+        for served in (served_name(name, wanted), *self._folders):
+            if served in self._folders and served.partition("@")[2] == wanted:
+                return served, wanted
+        raise ModelUnavailable(
+            f"Adapter version {wanted!r} is not loaded at the server.",
+            "Ask for the live version, or load it first.",
+        )
+
     async def load(self, name: str, version: str, folder: Path | None) -> None:
         """See `RemoteEngine.load_adapter`."""
         if version != BASE_VERSION:

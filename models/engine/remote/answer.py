@@ -10,10 +10,11 @@ from typing import Any, Final
 
 from models.engine.protocol import Piece
 from models.engine.remote.adapters import RemoteAdapters
-from models.engine.remote.chunks import ChatChunk, Tally, chat_chunks
+from models.engine.remote.chunks import ChatChunk, chat_chunks
 from models.engine.remote.client import CHAT, ServerClient
 from models.engine.remote.faults import Backoff, ServerFault
 from models.engine.remote.options import RemoteEngineOptions
+from models.engine.remote.tally import Tally
 from models.engine.remote.waits import Waits
 from schemas.errors import EventInvalid
 

@@ -1,18 +1,14 @@
-"""Server-sent events of a streamed answer, and what they add up to."""
+"""Server-sent events of a streamed answer."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
-from models.engine.protocol import BASE_VERSION, FinishReason, Piece
 from models.engine.remote.faults import ServerFault, fault_of_status, server_message
-
-_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
 class Delta(msgspec.Struct):
@@ -21,11 +17,37 @@ class Delta(msgspec.Struct):
     content: str | None = None
 
 
+class Token(msgspec.Struct):
+    """A token that was possible. Its text alone may not tell its bytes."""
+
+    token: str
+    logprob: float
+    bytes: list[Annotated[int, msgspec.Meta(ge=0, le=255)]] | None = None
+
+
+class ChosenToken(Token):
+    """A token of the answer, with the likeliest in its place in any order."""
+
+    top_logprobs: list[Token] = []
+
+
+class Logprobs(msgspec.Struct):
+    """What is told of the tokens of a chunk, if it was asked for."""
+
+    content: list[ChosenToken] | None = None
+
+
 class Choice(msgspec.Struct):
-    """One of the answers; only one is asked for."""
+    """One of the answers; only one is asked for.
+
+    `stop_reason` is vLLM's: beside finish_reason "stop" the stop string, or None or a number where
+    an end token was chosen.
+    """
 
     delta: Delta = msgspec.field(default_factory=Delta)
     finish_reason: str | None = None
+    logprobs: Logprobs | None = None
+    stop_reason: str | int | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class Usage(msgspec.Struct):
@@ -45,54 +67,6 @@ class ChatChunk(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(ChatChunk)
-
-
-@dataclass(slots=True)
-class Tally:
-    """An answer so far. Counts are the server's where it gives any, else chunks with text."""
-
-    prompt_tokens: int
-    model_version: str = BASE_VERSION
-    completion_tokens: int = 0
-    reason: str | None = None
-    begun: bool = False
-
-    def add(self, chunk: ChatChunk) -> Piece | None:
-        """The piece that a chunk adds, if it has text."""
-        text = "".join(choice.delta.content or "" for choice in chunk.choices)
-        for choice in chunk.choices:
-            self.reason = choice.finish_reason or self.reason
-        if chunk.usage is not None:
-            self.prompt_tokens = chunk.usage.prompt_tokens
-            self.completion_tokens = chunk.usage.completion_tokens
-        elif text:
-            self.completion_tokens += 1
-        if not text:
-            return None
-        self.begun = True
-        return self._piece(text)
-
-    def last(self) -> Piece:
-        """The piece that ends the answer. Raises ServerFault when the server said no end."""
-        if self.reason is None:
-            raise ServerFault("The server broke off before the answer was complete.")
-        if self.reason not in _REASONS:
-            return self.failed(f"The server ended the answer with {self.reason!r}.")
-        return self._piece("", _REASONS[self.reason])
-
-    def failed(self, error: object) -> Piece:
-        """The last piece of an answer that failed."""
-        return self._piece("", "error", str(error))
-
-    def _piece(self, text: str, reason: FinishReason | None = None, error: str = "") -> Piece:
-        return Piece(
-            text,
-            self.completion_tokens,
-            self.prompt_tokens,
-            reason,
-            error,
-            model_version=self.model_version,
-        )
 
 
 async def chat_chunks(body: AsyncGenerator[bytes, None]) -> AsyncGenerator[ChatChunk, None]:

@@ -19,12 +19,12 @@ from models.engine.protocol import (
     Message,
     Piece,
 )
-from models.engine.remote.adapters import RemoteAdapters, served_name
+from models.engine.remote.adapters import RemoteAdapters
 from models.engine.remote.answer import RemoteAnswer
-from models.engine.remote.chunks import Tally
 from models.engine.remote.client import ServerClient
 from models.engine.remote.options import RemoteEngineOptions
 from models.engine.remote.start import await_server, choose_dialect, choose_model
+from models.engine.remote.tally import Tally
 from models.engine.remote.tokens import TokenCounter
 from models.engine.remote.waits import Waits
 from models.engine.remote.wire import DIALECTS, chat_body
@@ -89,9 +89,15 @@ class RemoteEngine:
         messages, sampling = request.messages, request.sampling
         count = self._tokens.count(messages)
         room = self._tokens.room(count, self.context_tokens_max)
-        version = request.model_version or self._loaded().live(request.adapter)
-        served = self._served(request.adapter, version)
-        body = chat_body(self._dialect, served, messages, sampling)
+        body = chat_body(self._dialect, messages, sampling)
+        tally = Tally(count, sampling.top_logprobs)
+        try:
+            served, tally.model_version = self._loaded().choose(
+                request.adapter, request.model_version
+            )
+        except ModelUnavailable as error:
+            return _only(tally.failed(error))
+        body["model"] = served or self.model
         if room is not None:
             body["max_tokens"] = min(sampling.max_tokens, room)
         # Whatever the tokenizer, a token has at least one byte.
@@ -103,7 +109,7 @@ class RemoteEngine:
                 self._loaded(),
                 self._waits,
                 body,
-                Tally(count, version),
+                tally,
                 may_shorten=tokens_most + sampling.max_tokens >= self.context_tokens_max,
             )
         )
@@ -169,8 +175,8 @@ class RemoteEngine:
     @contextmanager
     def pinned(self, adapter: str) -> Iterator[str]:
         """See `Engine.pinned`."""
-        version = self._loaded().live(adapter)
-        with self._counted(self._served(adapter, version)):
+        served, version = self._loaded().choose(adapter, None)
+        with self._counted(served or self.model):
             yield version
 
     @property
@@ -182,10 +188,6 @@ class RemoteEngine:
         self._waits.require_open()
         assert self._adapters is not None
         return self._adapters
-
-    def _served(self, adapter: str, version: str) -> str:
-        """What the server calls a version of an adapter."""
-        return self.model if version == BASE_VERSION else served_name(adapter, version)
 
     @contextmanager
     def _counted(self, served: str) -> Iterator[None]:
@@ -218,3 +220,8 @@ class RemoteEngine:
                 await self._places.acquire()
         finally:
             self._waiting -= 1
+
+
+async def _only(piece: Piece) -> AsyncGenerator[Piece, None]:
+    """An answer of one piece."""
+    yield piece

@@ -8,28 +8,62 @@ refused, since most servers ignore such fields without a word.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
+from models.engine.json_schema import followable
 from models.engine.protocol import Message, SamplingParams
 from schemas.errors import EventInvalid
 
-# From an option's value to the fields of the body that say it.
-Wire = Callable[[Any], dict[str, Any]]
+# From the options to the fields of the body that say one of them.
+Wire = Callable[[SamplingParams], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """`options` by their name in SamplingParams; `always` is sent beside them, and gives way."""
+    """`options` by their name in SamplingParams; `always` is sent beside them."""
 
     name: str
     options: Mapping[str, Wire]
     always: Mapping[str, Any]
 
 
-def _named(name: str) -> Wire:
-    return lambda value: {name: value}
+def _named(option: str, name: str = "") -> Wire:
+    """An option that means the same on both sides, by its name at the server."""
+    return lambda sampling: {name or option: getattr(sampling, option)}
+
+
+def _logprobs(sampling: SamplingParams) -> dict[str, Any]:
+    # Together: OpenAI refuses top_logprobs alone, llama-cpp-python gives nothing without it.
+    if not sampling.logprobs:
+        return {}
+    return {"logprobs": True, "top_logprobs": sampling.top_logprobs}
+
+
+def _json_object(sampling: SamplingParams) -> dict[str, Any]:
+    return {"response_format": {"type": "json_object"}} if sampling.json_object else {}
+
+
+def _json_schema(sampling: SamplingParams) -> dict[str, Any]:
+    """OpenAI's form, which vLLM has understood under each of its own names for it."""
+    if sampling.json_schema is None:
+        return {}
+    # Without `strict` OpenAI takes the schema for a wish.
+    answer = {"name": "answer", "schema": _schema(sampling.json_schema), "strict": True}
+    return {"response_format": {"type": "json_schema", "json_schema": answer}}
+
+
+def _llama_json_schema(sampling: SamplingParams) -> dict[str, Any]:
+    if sampling.json_schema is None:
+        return {}
+    return {"response_format": {"type": "json_object", "schema": _schema(sampling.json_schema)}}
+
+
+def _schema(text: str) -> Any:
+    # The same schemas are refused whichever engine answers.
+    return json.loads(followable(text))
 
 
 _COMMON: Final[Mapping[str, Wire]] = {
@@ -37,7 +71,13 @@ _COMMON: Final[Mapping[str, Wire]] = {
     "temperature": _named("temperature"),
     "top_p": _named("top_p"),
     "seed": _named("seed"),
-    "stop": lambda stop: {"stop": list(stop)} if stop else {},
+    "frequency_penalty": _named("frequency_penalty"),
+    "presence_penalty": _named("presence_penalty"),
+    "stop": lambda sampling: {"stop": list(sampling.stop)} if sampling.stop else {},
+    "logprobs": _logprobs,
+    "top_logprobs": _logprobs,
+    "json_object": _json_object,
+    "json_schema": _json_schema,
 }
 # llama.cpp's seeds have 32 bits, of which the highest means a random one.
 _LLAMA_SEEDS: Final = 2**32 - 1
@@ -48,23 +88,24 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
         "vllm",
         {
             **_COMMON,
+            "min_p": _named("min_p"),
+            "repetition_penalty": _named("repetition_penalty"),
             # Older versions refuse 0.
-            "top_k": lambda top_k: {"top_k": top_k or -1},
+            "top_k": lambda sampling: {"top_k": sampling.top_k or -1},
         },
-        {
-            "min_p": 0.0,
-            "repetition_penalty": 1.0,
-            "stream_options": {"include_usage": True, "continuous_usage_stats": True},
-        },
+        {"stream_options": {"include_usage": True, "continuous_usage_stats": True}},
     ),
     "llama-cpp-python": Dialect(
         "llama-cpp-python",
         {
             **_COMMON,
+            "min_p": _named("min_p"),
             "top_k": _named("top_k"),
-            "seed": lambda seed: {"seed": seed % _LLAMA_SEEDS},
+            "seed": lambda sampling: {"seed": sampling.seed % _LLAMA_SEEDS},
+            "repetition_penalty": _named("repetition_penalty", "repeat_penalty"),
+            "json_schema": _llama_json_schema,
         },
-        {"min_p": 0.0, "repeat_penalty": 1.0},
+        {},
     ),
 }
 # What `owned_by` in the list of models says of a server; all others speak "openai".
@@ -72,25 +113,25 @@ OWNERS: Final = {"vllm": "vllm", "me": "llama-cpp-python"}
 
 
 def chat_body(
-    dialect: Dialect, model: str, messages: tuple[Message, ...], sampling: SamplingParams
+    dialect: Dialect, messages: tuple[Message, ...], sampling: SamplingParams
 ) -> dict[str, Any]:
-    """The request's body. Raises EventInvalid for an option that the dialect does not know."""
+    """The request's body but for the model. Raises EventInvalid for an option that the dialect does
+    not know, and for a JSON Schema that cannot be followed.
+    """
     body: dict[str, Any] = {
-        "model": model,
         "messages": [dict(message) for message in messages],
         "stream": True,
         **dialect.always,
     }
     unknown = []
     for option in fields(sampling):
-        value = getattr(sampling, option.name)
         if option.name in dialect.options:
-            body |= dialect.options[option.name](value)
-        elif value != option.default:
+            body |= dialect.options[option.name](sampling)
+        elif getattr(sampling, option.name) != option.default:
             unknown.append(option.name)
     if unknown:
         raise EventInvalid(
             f"The server ({dialect.name}) does not know {', '.join(unknown)}.",
-            "Leave that option out, or name the server's kind if it was not recognised.",
+            "Leave that out, or set HEADWATER_GENERATE_REMOTE_SERVER if it is of another kind.",
         )
     return body
