@@ -134,3 +134,28 @@ class RemoteEngineSettings(BaseSettings):
     retry_for_s: float = Field(
         60.0, ge=0, description="how long a request is sent again before its first token"
     )
+
+
+class JoinSettings(BaseSettings):
+    """Reads `HEADWATER_JOIN_*`."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADWATER_JOIN_", frozen=True, extra="forbid")
+
+    folder: Path = Field(
+        Path(".headwater/join"), description="its table; each worker needs a folder of its own"
+    )
+    pseudonym_key: SecretStr | None = Field(
+        None, description="secret behind users' pseudonyms, the same for all workers"
+    )
+    pseudonym_key_file: Path | None = Field(
+        None,
+        description="where it is without the setting above, made there when there is none; "
+        "default: `pseudonym.key` in the folder",
+    )
+    wait_s: float = Field(
+        600.0, gt=0, description="how long feedback waits for an answer that is not known yet"
+    )
+    waiting_max: int = Field(10_000, ge=1, description="answers that feedback waits for")
+    waiting_per_answer_max: int = Field(16, ge=1, description="feedback that waits for one answer")
+    remembered_days: float = Field(30.0, gt=0, description="how long answers can be rated")
+    remembered_max: int = Field(200_000, ge=1, description="answers that can be rated")

@@ -15,7 +15,9 @@ from infra.paths import LocalSettings
 from infra.provision import KafkaDistribution
 from streams.settings import load
 
-AGENTS: Final = ("ingest", "retrieve", "generate")
+ANSWERING: Final = ("ingest", "retrieve", "generate")
+LEARNING: Final = ("join",)
+AGENTS: Final = (*ANSWERING, *LEARNING)
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,11 @@ def local_river(
     )
     kafka.prepare()
     bootstrap = kafka.address
-    shared = {"HEADWATER_KAFKA_BOOTSTRAP": bootstrap, **dict(env or {})}
+    shared = {
+        "HEADWATER_KAFKA_BOOTSTRAP": bootstrap,
+        "HEADWATER_JOIN_FOLDER": str(data_dir / "join"),
+        **dict(env or {}),
+    }
     parts = [
         Part("kafka", kafka.command(), ready=kafka.answers, remedy=remedy_for, grace_s=20.0),
         Part(

@@ -74,6 +74,8 @@ def agent(name: Annotated[str, typer.Argument(help=", ".join(AGENTS))]) -> None:
         from agents.retrieve import main
     elif name == "generate":
         from agents.generate import main
+    elif name == "join":
+        from agents.join import main
     else:
         raise SettingsInvalid(f"There is no agent {name!r}.", f"The agents: {', '.join(AGENTS)}.")
     main()

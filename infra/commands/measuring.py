@@ -13,7 +13,7 @@ import typer
 from infra.commands.local import fetched, limit_spinning, supervised
 from infra.commands.shell import AsJson, err, out, print_json, run
 from infra.ports import free_ports
-from infra.river import AGENTS, local_river
+from infra.river import ANSWERING, local_river
 from schemas.errors import SettingsInvalid
 from streams.settings import KafkaSettings, load
 
@@ -133,7 +133,7 @@ def bench(
 
         result["private-step"] = bench_private_step(user_cache_dir())
     if set(chosen) - {"publish", "private-step"}:
-        result |= on_own_river(through_agents, AGENTS)
+        result |= on_own_river(through_agents, ANSWERING)
     _print(result, as_json)
 
 

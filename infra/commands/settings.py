@@ -16,6 +16,7 @@ from agents.settings import (
     EmbedderSettings,
     GenerateSettings,
     IngestSettings,
+    JoinSettings,
     RemoteEngineSettings,
     RetrieveSettings,
     WorkerSettings,
@@ -38,6 +39,7 @@ GROUPS: Final[tuple[tuple[str, type[BaseSettings]], ...]] = (
     ("retrieve", RetrieveSettings),
     ("generate", GenerateSettings),
     ("generate, with a remote engine", RemoteEngineSettings),
+    ("join", JoinSettings),
 )
 
 
