@@ -36,7 +36,6 @@ class Exchanges:
         self._table = _SentTable(
             app,
             name="exchanges",
-            store="rocksdb://",
             key_type=bytes,
             value_type=bytes,
             partitions=partitions,

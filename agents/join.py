@@ -257,6 +257,7 @@ def main() -> None:
         kafka,
         worker,
         datadir=folder,
+        store="rocksdb://",
         producer_max_request_size=EXCHANGES.batch_bytes_max,
         table_standby_replicas=0,
     )

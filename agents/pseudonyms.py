@@ -45,5 +45,4 @@ def open_pseudonyms(settings: JoinSettings) -> Pseudonyms:
     """With the key of the settings, else the one in their file, made there where there is none."""
     if settings.pseudonym_key is not None:
         return Pseudonyms(settings.pseudonym_key.get_secret_value().strip().encode())
-    path = settings.pseudonym_key_file or settings.folder / "pseudonym.key"
-    return Pseudonyms(open_secret(path.expanduser(), "pseudonym key"))
+    return Pseudonyms(open_secret(settings.pseudonym_key_file.expanduser(), "pseudonym key"))

@@ -147,10 +147,9 @@ class JoinSettings(BaseSettings):
     pseudonym_key: SecretStr | None = Field(
         None, description="secret behind users' pseudonyms, the same for all workers"
     )
-    pseudonym_key_file: Path | None = Field(
-        None,
-        description="where it is without the setting above, made there when there is none; "
-        "default: `pseudonym.key` in the folder",
+    pseudonym_key_file: Path = Field(
+        Path(".headwater/pseudonym.key"),
+        description="where the secret is without the setting above; made when there is none",
     )
     wait_s: float = Field(
         600.0, gt=0, description="how long feedback waits for an answer that is not known yet"

@@ -47,6 +47,7 @@ def local_river(
     shared = {
         "HEADWATER_KAFKA_BOOTSTRAP": bootstrap,
         "HEADWATER_JOIN_FOLDER": str(data_dir / "join"),
+        "HEADWATER_JOIN_PSEUDONYM_KEY_FILE": str(data_dir / "pseudonym.key"),
         **dict(env or {}),
     }
     parts = [
