@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from agents.chunks import Part
@@ -153,6 +153,18 @@ async def write_answer(
         for choice in draft.choices:
             choice.fail(_reason(error, draft))
         return
+    if len(draft.choices) == 1:
+        # On the version that is live when it starts.
+        await _write_choices(draft, engine, request, emit)
+        return
+    # They start one by one, and a swap between them must not part them.
+    with engine.pinned(request.adapter) as version:
+        await _write_choices(draft, engine, replace(request, model_version=version), emit)
+
+
+async def _write_choices(
+    draft: Draft, engine: Engine, request: GenerationRequest, emit: Callable[[Part], None]
+) -> None:
     writing = [
         asyncio.create_task(_write_choice(draft, number, engine, request, emit))
         for number in range(len(draft.choices))

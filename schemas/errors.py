@@ -67,6 +67,18 @@ class ModelUnavailable(HeadwaterError):
     """A language model or embedder cannot be found or loaded."""
 
 
+class ModelBusy(ModelUnavailable):
+    """A model or adapter cannot be loaded at this moment; the same may do a moment later."""
+
+
+class ArtifactInvalid(HeadwaterError):
+    """An adapter that an update names is not what the update says, and never will be."""
+
+
+class ArtifactUnavailable(HeadwaterError):
+    """Where adapters are kept cannot be reached at this moment."""
+
+
 class IndexUnavailable(HeadwaterError):
     """The passage index cannot be opened or does not answer."""
 

@@ -9,10 +9,9 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from models.engine.batch_model import Work
-from models.engine.protocol import FinishReason
+from models.engine.protocol import METRICS_PREFIX, FinishReason
 from models.engine.sequence import Sequence as Request
 
-PREFIX: Final = "headwater:"
 _TOKEN_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0)
 _REQUEST_BUCKETS_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 _COUNT_BUCKETS: Final = (1, 8, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
@@ -55,7 +54,7 @@ class EngineMetrics:
         )
         self.preemptions = self._counter("num_preemptions", "Requests that gave their place up.")
         self.requests = Counter(
-            f"{PREFIX}request_success",
+            f"{METRICS_PREFIX}request_success",
             "Requests that ended, by reason.",
             ["finished_reason"],
             registry=self.registry,
@@ -63,7 +62,7 @@ class EngineMetrics:
 
     def watch(self, name: str, meaning: str, read: Callable[[], float]) -> None:
         """A gauge that is read when somebody asks."""
-        Gauge(f"{PREFIX}{name}", meaning, registry=self.registry).set_function(read)
+        Gauge(f"{METRICS_PREFIX}{name}", meaning, registry=self.registry).set_function(read)
 
     def step(self, works: Sequence[Work], took_s: float) -> None:
         """One pass."""
@@ -91,7 +90,9 @@ class EngineMetrics:
             self.request_s.observe(request.last_token_s - request.arrived_s)
 
     def _histogram(self, name: str, meaning: str, buckets: Sequence[float]) -> Histogram:
-        return Histogram(f"{PREFIX}{name}", meaning, buckets=buckets, registry=self.registry)
+        return Histogram(
+            f"{METRICS_PREFIX}{name}", meaning, buckets=buckets, registry=self.registry
+        )
 
     def _counter(self, name: str, meaning: str) -> Counter:
-        return Counter(f"{PREFIX}{name}", meaning, registry=self.registry)
+        return Counter(f"{METRICS_PREFIX}{name}", meaning, registry=self.registry)

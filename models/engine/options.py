@@ -19,7 +19,8 @@ class TorchEngineOptions:
     must fit. `prompt_tokens_step` tokens of prompts are read in one step at most. `weights` are of
     4 bits for one to four rows ("4bit", on a CPU in bfloat16 only), of the model's own size
     ("full"), or 4 bits where nothing is lost ("auto": the packaged model, whose file has 4 bits).
-    `adapters_max` versions are in memory together. `threads` None leaves torch's choice.
+    `adapters_max` versions are in memory together, each of rank `adapter_rank_max` at most: memory
+    for that many of the highest rank seen is taken. `threads` None leaves torch's choice.
     """
 
     cache_dir: Path
@@ -30,15 +31,17 @@ class TorchEngineOptions:
     prompt_tokens_step: int = 256
     weights: Literal["auto", "full", "4bit"] = "auto"
     adapters_max: int = 32
+    adapter_rank_max: int = 64
     device: str = "auto"
     dtype: str = "auto"
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        counts = (self.slots, self.prompt_tokens_step, self.adapters_max, self.threads or 1)
+        adapters = (self.adapters_max, self.adapter_rank_max)
+        counts = (self.slots, self.prompt_tokens_step, *adapters, self.threads or 1)
         if min(counts) < 1 or self.context_tokens_max < 2:
             raise SettingsInvalid(
-                "slots, prompt_tokens_step, adapters_max and threads must be 1 or more, "
-                "context_tokens_max 2 or more.",
+                "slots, prompt_tokens_step, adapters_max, adapter_rank_max and threads must be "
+                "1 or more, context_tokens_max 2 or more.",
                 "Correct the engine's settings.",
             )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Protocol
+
+from prometheus_client import CollectorRegistry
 
 from schemas.errors import EventInvalid
 
@@ -20,6 +23,7 @@ TOP_LOGPROBS_MAX: Final = 20
 DEFAULT_ADAPTER: Final = "default"
 # The version of the model without an adapter.
 BASE_VERSION: Final = "base"
+METRICS_PREFIX: Final = "headwater:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,14 +170,22 @@ class Engine(Protocol):
 
         A version never changes: one that is loaded already only goes live. Open answers go on with
         the version they began with. Raises ModelUnavailable for an adapter that does not fit, and
-        what was live stays so.
+        ModelBusy, which is one, where the same may do later. What was live stays so then.
         """
 
     async def unload_adapter(self, name: str, version: str) -> None:
         """Frees a version once no open answer uses it; if it is live, the base model is, then."""
 
+    def pinned(self, adapter: str) -> AbstractContextManager[str]:
+        """The live version of an adapter, which stays loaded for requests that name it, until the
+        block ends: for several answers that must come from one version."""
+
     async def close(self) -> None:
         """Ends open streams with GenerationFailed and frees everything. May be called twice."""
+
+    @property
+    def metrics(self) -> CollectorRegistry:
+        """What Prometheus may scrape, once it was started."""
 
     @property
     def running(self) -> int:

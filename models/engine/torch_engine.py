@@ -6,7 +6,8 @@ import asyncio
 import logging
 import queue
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,8 @@ class TorchEngine:
         self._scheduler: Scheduler | None = None
         self._thread: threading.Thread | None = None
         self._ended = asyncio.Event()
+        # One adapter at a time: two would write the same stacks.
+        self._loading = asyncio.Lock()
 
     async def start(self) -> None:
         """Loads and warms up: the default model takes 1 s, and 10 s more the first time.
@@ -106,9 +109,12 @@ class TorchEngine:
         """See `Engine.load_adapter`. Everything slow happens beside the event loop and beside the
         engine's thread; then one reference changes."""
         scheduler = self._scheduler_now()
-        if version not in scheduler.versions.loaded() and version != BASE_VERSION:
-            await asyncio.to_thread(_load_adapter, scheduler, version, folder)
-        scheduler.versions.go_live(name, version)
+        async with self._loading:
+            if not scheduler.versions.keep(version):
+                await asyncio.to_thread(
+                    _load_adapter, scheduler, version, folder, self.options.adapter_rank_max
+                )
+            scheduler.versions.go_live(name, version)
 
     async def unload_adapter(self, name: str, version: str) -> None:
         """See `Engine.unload_adapter`. Returns at once; the last open answer frees the memory."""
@@ -123,6 +129,16 @@ class TorchEngine:
         # Its last act was to set the event, so this returns at once.
         self._thread.join()
         self._loaded = self._scheduler = None
+
+    @contextmanager
+    def pinned(self, adapter: str) -> Iterator[str]:
+        """See `Engine.pinned`."""
+        versions = self._scheduler_now().versions
+        version = versions.start(adapter, None)
+        try:
+            yield version
+        finally:
+            versions.end(version)
 
     @property
     def model_version(self) -> str:
@@ -242,12 +258,17 @@ class TorchEngine:
 
 
 @torch.inference_mode()
-def _load_adapter(scheduler: Scheduler, version: str, folder: Path) -> None:
+def _load_adapter(scheduler: Scheduler, version: str, folder: Path, rank_max: int) -> None:
     """Runs in a thread of its own. Raises ModelUnavailable."""
     try:
         tensors, lora = read_adapter(folder)
     except DataInvalid as error:
         raise ModelUnavailable(error.message, error.remedy) from error
+    if lora.rank > rank_max:
+        raise ModelUnavailable(
+            f"The adapter has rank {lora.rank}; this engine takes up to {rank_max}.",
+            "Train it with a lower rank, or raise adapter_rank_max: it costs memory in each slot.",
+        )
     model = scheduler.model.model
     scheduler.versions.load(version, arrange(tensors, lora.scaling, model.shape, model.dtype))
 

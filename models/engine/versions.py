@@ -12,7 +12,7 @@ from collections import Counter
 
 from models.engine.low_rank import BASE, Adapter, Stacks
 from models.engine.protocol import BASE_VERSION
-from schemas.errors import ModelUnavailable
+from schemas.errors import ModelBusy, ModelUnavailable
 
 
 class Versions:
@@ -38,16 +38,23 @@ class Versions:
         with self._lock:
             return [version for version in self._slots if version != BASE_VERSION]
 
+    def keep(self, version: str) -> bool:
+        """Whether a version is in memory; if so it stays there as after `load`."""
+        with self._lock:
+            if version in self._slots:
+                self._kept.add(version)
+            return version in self._slots
+
     def load(self, version: str, adapter: Adapter) -> None:
         """Puts weights into memory, until they were live and are not any more, or `unload`.
 
-        Raises ModelUnavailable when every slot is in use.
+        One at a time. Raises ModelBusy when every slot is in use.
         """
         with self._lock:
             if version in self._slots:
                 return
             if not self._free:
-                raise ModelUnavailable(
+                raise ModelBusy(
                     f"All {self._stacks.slots} adapter slots are in use.",
                     "Wait until requests on older versions end, or raise adapters_max.",
                 )

@@ -36,6 +36,8 @@ class _Config(msgspec.Struct):
     use_rslora: bool = False
     use_dora: bool = False
     modules_to_save: list[str] | None = None
+    rank_pattern: dict[str, int] = {}
+    alpha_pattern: dict[str, float] = {}
 
 
 def artifact_bytes(adapter: Tensors) -> bytes:
@@ -77,12 +79,26 @@ def read_adapter(folder: Path) -> tuple[Tensors, LoraShape]:
             f"Name a folder with {CONFIG_FILE} and {WEIGHTS_FILE}.",
         ) from error
     plain = config.peft_type == "LORA" and config.bias == "none" and not config.modules_to_save
-    if not plain or config.use_rslora or config.use_dora:
+    uneven = config.rank_pattern or config.alpha_pattern or config.fan_in_fan_out
+    if not plain or config.use_rslora or config.use_dora or uneven:
         raise DataInvalid(
             f"{folder} holds an adapter of another kind than plain LoRA.",
-            "Train it without bias, modules_to_save, rsLoRA and DoRA.",
+            "Train it without bias, modules_to_save, rsLoRA, DoRA and patterns.",
         )
+    _check_rank(config.r, tensors)
     return tensors, LoraShape(config.r, config.lora_alpha, tuple(config.target_modules))
+
+
+def _check_rank(rank: int, tensors: Tensors) -> None:
+    """The scaling is alpha / r, so an r that is not the matrices' own would go unnoticed."""
+    for name, tensor in tensors.items():
+        axis = 0 if ".lora_A." in name else 1
+        if tensor.ndim != 2 or rank < 1 or tensor.shape[axis] != rank:
+            raise DataInvalid(
+                f"{CONFIG_FILE} says rank {rank}, and {name[:200]} has the shape "
+                f"{tuple(tensor.shape)}.",
+                "Save weights and configuration of the same adapter.",
+            )
 
 
 def _write(path: Path, content: bytes) -> None:

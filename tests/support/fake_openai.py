@@ -41,6 +41,7 @@ class FakeServer:
     api_key: str = ""
     owner: str = "vllm"
     loads_adapters: bool = True
+    busy: bool = False
     faults: deque[str] = field(default_factory=deque)
     adapters: dict[str, str] = field(default_factory=dict)
     # Bodies of all chat requests; how many are answered now; connections so far.
@@ -93,6 +94,8 @@ class FakeServer:
         return True
 
     def _manage(self, path: str, body: dict[str, Any]) -> bytes:
+        if self.busy:
+            raise Refused(503, "as the test wants it")
         if path == "/v1/models":
             return json.dumps({"object": "list", "data": self._models()}).encode()
         if not self.loads_adapters:

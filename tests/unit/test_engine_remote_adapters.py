@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -14,7 +15,7 @@ from fake_openai import MODEL, FakeServer
 from models.engine.protocol import GenerationRequest, SamplingParams
 from models.engine.remote.engine import RemoteEngine
 from models.engine.remote.options import RemoteEngineOptions
-from schemas.errors import ModelUnavailable
+from schemas.errors import ModelBusy, ModelUnavailable
 
 
 @pytest.fixture
@@ -37,14 +38,14 @@ async def engine(server: FakeServer) -> AsyncIterator[RemoteEngine]:
         await engine.close()
 
 
-def request(max_tokens: int = 5) -> GenerationRequest:
+def request(max_tokens: int = 5, **options: Any) -> GenerationRequest:
     messages = ({"role": "user", "content": "the river"},)
-    return GenerationRequest("r", messages, SamplingParams(max_tokens=max_tokens))
+    return GenerationRequest("r", messages, SamplingParams(max_tokens=max_tokens), **options)
 
 
-async def answering(engine: RemoteEngine, server: FakeServer) -> str:
+async def answering(engine: RemoteEngine, server: FakeServer, **options: Any) -> str:
     """The model that the server was asked for."""
-    async with aclosing(engine.stream(request())) as stream:
+    async with aclosing(engine.stream(request(**options))) as stream:
         assert [piece async for piece in stream][-1].finish_reason == "length"
     return str(server.requests[-1]["model"])
 
@@ -110,6 +111,53 @@ async def test_unloading_waits_for_open_answers_and_gives_way_to_the_base(
     assert server.adapters == {}
     # What is not there needs no unloading.
     await engine.unload_adapter("default", "v1")
+
+
+@pytest.mark.asyncio
+async def test_a_version_that_went_live_again_while_it_was_unloaded_stays(
+    engine: RemoteEngine, server: FakeServer, folder: Path
+) -> None:
+    await engine.load_adapter("default", "v1", folder)
+    async with aclosing(engine.stream(request(50))) as old:
+        await anext(old)
+        await engine.load_adapter("default", "v2", folder)
+        unloading = [asyncio.create_task(engine.unload_adapter("default", "v1")) for _ in range(2)]
+        await asyncio.sleep(0.01)
+        await engine.load_adapter("default", "v1", folder)
+    await asyncio.gather(*unloading)
+    assert await answering(engine, server) == "default@v1"
+    assert list(server.adapters) == ["default@v1", "default@v2"]
+
+
+@pytest.mark.asyncio
+async def test_each_adapter_has_a_live_version_of_its_own(
+    engine: RemoteEngine, server: FakeServer, folder: Path
+) -> None:
+    await engine.load_adapter("default", "v1", folder)
+    await engine.load_adapter("tone", "w1", folder)
+    assert await answering(engine, server) == "default@v1"
+    assert await answering(engine, server, adapter="tone") == "tone@w1"
+    assert await answering(engine, server, adapter="other") == MODEL
+    with engine.pinned("tone") as version:
+        unloading = asyncio.create_task(engine.unload_adapter("tone", version))
+        await asyncio.sleep(0.01)
+        assert await answering(engine, server, adapter="tone") == MODEL
+        pinned = await answering(engine, server, adapter="tone", model_version=version)
+        assert pinned == "tone@w1"
+    await unloading
+    assert list(server.adapters) == ["default@v1"]
+
+
+@pytest.mark.asyncio
+async def test_a_server_that_is_busy_may_load_it_later(
+    engine: RemoteEngine, server: FakeServer, folder: Path
+) -> None:
+    server.busy = True
+    with pytest.raises(ModelBusy, match="status 503"):
+        await engine.load_adapter("default", "v1", folder)
+    server.busy = False
+    await engine.load_adapter("default", "v1", folder)
+    assert await answering(engine, server) == "default@v1"
 
 
 @pytest.mark.asyncio

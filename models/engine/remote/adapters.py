@@ -11,13 +11,12 @@ import logging
 from collections import Counter
 from pathlib import Path
 
+from models.engine.protocol import BASE_VERSION
 from models.engine.remote.client import ServerClient
 from models.engine.remote.faults import ServerFault
-from schemas.errors import EventInvalid, ModelUnavailable
+from schemas.errors import EventInvalid, ModelBusy, ModelUnavailable
 
 log = logging.getLogger("headwater.generate")
-
-BASE_VERSION = "base"
 
 
 def served_name(name: str, version: str) -> str:
@@ -26,36 +25,42 @@ def served_name(name: str, version: str) -> str:
 
 
 class RemoteAdapters:
-    """Which versions the server has loaded for us, and which one is live."""
+    """Which versions the server has loaded for us, and which one of each adapter is live."""
 
     def __init__(self, client: ServerClient) -> None:
         self._client = client
         self._folders: dict[str, Path] = {}
         self._unused: dict[str, asyncio.Event] = {}
-        # The live version's name at the server; None is the base model.
-        self.live: str | None = None
-        self.live_version = BASE_VERSION
+        # By adapter.
+        self._live: dict[str, str] = {}
+
+    def live(self, name: str) -> str:
+        """The version that new answers for an adapter come from."""
+        return self._live.get(name, BASE_VERSION)
 
     async def load(self, name: str, version: str, folder: Path) -> None:
         """See `RemoteEngine.load_adapter`."""
         served = served_name(name, version)
-        if served not in self._folders:
+        if served not in self._folders and version != BASE_VERSION:
             await self._load(served, folder)
             self._folders[served] = folder
-        self.live, self.live_version = served, version
+        self._live[name] = version
 
     def retire(self, name: str, version: str) -> None:
         """New answers come from the base model if this version was live."""
-        if self.live == served_name(name, version):
-            self.live, self.live_version = None, BASE_VERSION
+        if self.live(name) == version:
+            self._live[name] = BASE_VERSION
 
     async def unload(self, name: str, version: str, open_answers: Counter[str]) -> None:
-        """Unload a version that was retired, after the answers that use it have ended."""
+        """Unload a version that was retired, after the answers that use it have ended.
+
+        One that went live again meanwhile stays.
+        """
         served = served_name(name, version)
-        if open_answers[served]:
-            self._unused[served] = asyncio.Event()
-            await self._unused[served].wait()
-            del self._unused[served]
+        while open_answers[served]:
+            await self._unused.setdefault(served, asyncio.Event()).wait()
+        if self.live(name) == version:
+            return
         self._folders.pop(served, None)
         try:
             await self._client.post("unload_lora_adapter", {"lora_name": served})
@@ -69,7 +74,7 @@ class RemoteAdapters:
     def left(self, served: str, open_answers: Counter[str]) -> None:
         """An answer from that version has ended."""
         if not open_answers[served] and served in self._unused:
-            self._unused[served].set()
+            self._unused.pop(served).set()
 
     async def restore(self, served: str) -> bool:
         """Load a version again that the server has lost, as it does at a restart.
@@ -93,7 +98,9 @@ class RemoteAdapters:
             # Another replica of ours may have been first.
             if await self._is_served(served):
                 return
-            raise ModelUnavailable(
+            later = isinstance(error, ServerFault) and error.transient
+            kind = ModelBusy if later else ModelUnavailable
+            raise kind(
                 f"The server did not load {served} from {folder}: {error.message}",
                 "It needs the folder under the same path, vLLM with --enable-lora and "
                 "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, and --max-lora-rank at least the rank.",

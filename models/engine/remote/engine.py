@@ -5,12 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 
-from models.engine.protocol import GenerationRequest, Message, Piece
-from models.engine.remote.adapters import BASE_VERSION, RemoteAdapters
+from prometheus_client import CollectorRegistry, Gauge
+
+from models.engine.protocol import (
+    BASE_VERSION,
+    DEFAULT_ADAPTER,
+    METRICS_PREFIX,
+    GenerationRequest,
+    Message,
+    Piece,
+)
+from models.engine.remote.adapters import RemoteAdapters, served_name
 from models.engine.remote.answer import RemoteAnswer
 from models.engine.remote.chunks import Tally
 from models.engine.remote.client import ServerClient
@@ -37,16 +46,23 @@ class RemoteEngine:
 
     def __init__(self, options: RemoteEngineOptions) -> None:
         self.options = options
-        # Model and context are final after `start`; the version is what a new answer comes from.
+        # Model and context are final after `start`.
         self.model = options.model
-        self.model_version = BASE_VERSION
         self.context_tokens_max = options.context_tokens_max
         self._dialect = DIALECTS["openai"]
         self._waits = Waits()
         self._places = asyncio.Semaphore(options.requests_max)
         self._waiting = 0
-        # Open answers by the model's name at the server: the base model's, or adapter@version.
+        self._running = 0
+        # Users by the model's name at the server: the base model's, or adapter@version.
         self._open: Counter[str] = Counter()
+        self._adapters: RemoteAdapters | None = None
+        self.metrics = CollectorRegistry()
+        for name, meaning, read in (
+            ("num_requests_running", "Open at the server.", lambda: self.running),
+            ("num_requests_waiting", "Not sent yet.", lambda: self.waiting),
+        ):
+            Gauge(f"{METRICS_PREFIX}{name}", meaning, registry=self.metrics).set_function(read)
 
     async def start(self) -> None:
         """Waits for the server, for up to `start_timeout_s`. Raises ModelUnavailable."""
@@ -71,7 +87,9 @@ class RemoteEngine:
         messages, sampling = request.messages, request.sampling
         count = self._tokens.count(messages)
         room = self._tokens.room(count, self.context_tokens_max)
-        body = chat_body(self._dialect, self._adapters.live or self.model, messages, sampling)
+        version = request.model_version or self._loaded().live(request.adapter)
+        served = self._served(request.adapter, version)
+        body = chat_body(self._dialect, served, messages, sampling)
         if room is not None:
             body["max_tokens"] = min(sampling.max_tokens, room)
         # Whatever the tokenizer, a token has at least one byte.
@@ -80,10 +98,10 @@ class RemoteEngine:
             RemoteAnswer(
                 self._client,
                 self.options,
-                self._adapters,
+                self._loaded(),
                 self._waits,
                 body,
-                Tally(count, self.model_version),
+                Tally(count, version),
                 may_shorten=tokens_most + sampling.max_tokens >= self.context_tokens_max,
             )
         )
@@ -104,7 +122,7 @@ class RemoteEngine:
 
     @property
     def running(self) -> int:
-        return self._open.total()
+        return self._running
 
     @property
     def waiting(self) -> int:
@@ -118,8 +136,7 @@ class RemoteEngine:
         path. Raises ModelUnavailable when the server refuses it; then everything is as before.
         """
         self._waits.require_open()
-        await self._adapters.load(name, version, folder)
-        self.model_version = self._adapters.live_version
+        await self._loaded().load(name, version, folder)
 
     async def unload_adapter(self, name: str, version: str) -> None:
         """Has the server forget a version, after the answers that use it have ended.
@@ -128,22 +145,54 @@ class RemoteEngine:
         not have is no error. Raises ModelUnavailable when the server refuses.
         """
         self._waits.require_open()
-        self._adapters.retire(name, version)
-        self.model_version = self._adapters.live_version
-        await self._adapters.unload(name, version, self._open)
+        self._loaded().retire(name, version)
+        if version != BASE_VERSION:
+            await self._loaded().unload(name, version, self._open)
+
+    @contextmanager
+    def pinned(self, adapter: str) -> Iterator[str]:
+        """See `Engine.pinned`."""
+        version = self._loaded().live(adapter)
+        with self._counted(self._served(adapter, version)):
+            yield version
+
+    @property
+    def model_version(self) -> str:
+        """The live version of the default adapter."""
+        return self._adapters.live(DEFAULT_ADAPTER) if self._adapters else BASE_VERSION
+
+    def _loaded(self) -> RemoteAdapters:
+        self._waits.require_open()
+        assert self._adapters is not None
+        return self._adapters
+
+    def _served(self, adapter: str, version: str) -> str:
+        """What the server calls a version of an adapter."""
+        return self.model if version == BASE_VERSION else served_name(adapter, version)
+
+    @contextmanager
+    def _counted(self, served: str) -> Iterator[None]:
+        """While the block lasts, that model of the server counts as used."""
+        self._open[served] += 1
+        try:
+            yield
+        finally:
+            self._open[served] -= 1
+            if self._adapters is not None:
+                self._adapters.left(served, self._open)
 
     async def _pieces(self, answer: RemoteAnswer) -> AsyncGenerator[Piece, None]:
-        model = answer.body["model"]
-        await self._take_place()
-        self._open[model] += 1
-        try:
-            async with aclosing(answer.pieces()) as pieces:
-                async for piece in pieces:
-                    yield piece
-        finally:
-            self._places.release()
-            self._open[model] -= 1
-            self._adapters.left(model, self._open)
+        # From now on, for its version must not be unloaded while it waits.
+        with self._counted(answer.body["model"]):
+            await self._take_place()
+            self._running += 1
+            try:
+                async with aclosing(answer.pieces()) as pieces:
+                    async for piece in pieces:
+                        yield piece
+            finally:
+                self._running -= 1
+                self._places.release()
 
     async def _take_place(self) -> None:
         self._waiting += 1
