@@ -19,7 +19,7 @@ from schemas.topics import Topic
 from streams.records import RawHeaders, Record
 from streams.settings import KafkaSettings
 
-_HEARTBEAT_S: Final = 5.0
+HEARTBEAT_S: Final = 5.0
 _READY_FILE: Final = "HEADWATER_READY_FILE"
 
 log = logging.getLogger("headwater")
@@ -106,7 +106,7 @@ def run(
         log.info("ready")
         while not app.should_stop:
             touch_ready_file()
-            await asyncio.sleep(_HEARTBEAT_S)
+            await asyncio.sleep(HEARTBEAT_S)
 
     async def shutdown(*_: Any, **__: Any) -> None:
         await close()

@@ -16,7 +16,7 @@ from infra.provision import KafkaDistribution
 from streams.settings import load
 
 ANSWERING: Final = ("ingest", "retrieve", "generate")
-LEARNING: Final = ("join",)
+LEARNING: Final = ("join", "learn")
 AGENTS: Final = (*ANSWERING, *LEARNING)
 
 
@@ -48,6 +48,7 @@ def local_river(
         "HEADWATER_KAFKA_BOOTSTRAP": bootstrap,
         "HEADWATER_JOIN_FOLDER": str(data_dir / "join"),
         "HEADWATER_JOIN_PSEUDONYM_KEY_FILE": str(data_dir / "pseudonym.key"),
+        "HEADWATER_LEARN_FOLDER": str(data_dir / "learning"),
         **dict(env or {}),
     }
     parts = [
@@ -86,6 +87,8 @@ def _threads(name: str) -> dict[str, str]:
     """Embedders must not take the cores from the language model on a small machine."""
     if name == "generate":
         return {}
+    if name == "learn":
+        return {"OMP_NUM_THREADS": "1"}
     threads = max(1, (os.cpu_count() or 2) // 2)
     return {"HEADWATER_EMBEDDER_THREADS": str(threads)}
 

@@ -76,6 +76,8 @@ def agent(name: Annotated[str, typer.Argument(help=", ".join(AGENTS))]) -> None:
         from agents.generate import main
     elif name == "join":
         from agents.join import main
+    elif name == "learn":
+        from agents.learn import main
     else:
         raise SettingsInvalid(f"There is no agent {name!r}.", f"The agents: {', '.join(AGENTS)}.")
     main()

@@ -17,6 +17,7 @@ from agents.settings import (
     GenerateSettings,
     IngestSettings,
     JoinSettings,
+    LearnSettings,
     RemoteEngineSettings,
     RetrieveSettings,
     WorkerSettings,
@@ -40,6 +41,7 @@ GROUPS: Final[tuple[tuple[str, type[BaseSettings]], ...]] = (
     ("generate", GenerateSettings),
     ("generate, with a remote engine", RemoteEngineSettings),
     ("join", JoinSettings),
+    ("learn", LearnSettings),
 )
 
 
