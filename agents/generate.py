@@ -7,7 +7,7 @@ For each prompt, in an order that must not change:
 4. send the last chunk, which carries that record,
 5. acknowledge, so that the offset may be committed.
 A worker killed before 3 leaves nothing behind; killed after it, its successor goes on at 4.
-Cancels do not wait for their turn (`cancels`).
+Cancels do not wait for their turn (`cancels`); adapters are swapped beside it all (`updates`).
 """
 
 from __future__ import annotations
@@ -29,14 +29,17 @@ from agents.finals import Finals
 from agents.fitting import shrunk
 from agents.identity import event_id
 from agents.intake import Intake, Taken
+from agents.metrics import MetricsPage
 from agents.settings import GenerateSettings, WorkerSettings
+from agents.tracing import Tracing, describe, make_tracing, traceparent
+from agents.updates import Updates
 from agents.worker import follow_assignment, make_app, raw_topic, run
 from models.engine.protocol import Engine
 from schemas import codec, headers
 from schemas.errors import EventInvalid, Fenced, RecordTooLarge, SettingsInvalid
 from schemas.events import Context, Generation, TokenChunk
 from schemas.headers import Headers
-from schemas.topics import CONTEXTS, GENERATIONS, TOKENS, Topic
+from schemas.topics import CONTEXTS, GENERATIONS, MODEL_UPDATES, TOKENS, Topic
 from streams.admin import partition_count
 from streams.producer import Outgoing, Producer
 from streams.records import Record
@@ -62,8 +65,15 @@ class InFlight:
 class Generate:
     """The state of one generate worker: the engine, its partitions, the prompts in flight."""
 
-    def __init__(self, kafka: KafkaSettings, engine: Engine, settings: GenerateSettings) -> None:
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        engine: Engine,
+        settings: GenerateSettings,
+        tracing: Tracing | None = None,
+    ) -> None:
         self._kafka = kafka
+        self._tracing = tracing or make_tracing(settings.engine == "remote")
         self._engine = engine
         self._settings = settings
         self._producer = Producer(kafka)
@@ -75,16 +85,25 @@ class Generate:
         self._answers: dict[asyncio.Task[None], int] = {}
         self._working: asyncio.Task[None] | None = None
         self._room = asyncio.Semaphore(settings.in_flight_max)
+        self._page: MetricsPage | None = None
+        self.updates = Updates(
+            kafka, self._producer, engine, settings.adapters_folder, settings.adapters_wait_s
+        )
         self.cancels = Cancels(kafka, "generate", self._cancel)
         self.intake = Intake()
         self.ready = asyncio.Event()
 
     async def work(self) -> None:
-        """Load the model, then take on prompts while there is room; ends only by an exception."""
+        """Load model and adapters, then take on prompts while there is room; ends only by an
+        exception."""
         self._working = asyncio.current_task()
         await self._engine.start()
-        self.ready.set()
+        self._show_metrics()
         async with asyncio.TaskGroup() as answers:
+            answers.create_task(self.updates.follow())
+            answers.create_task(self.updates.bury_refused())
+            await self.updates.ready.wait()
+            self.ready.set()
             async for (taken,) in self.intake.batches(1):
                 if taken.record.value is None:
                     self._cancel(taken.record)
@@ -102,8 +121,12 @@ class Generate:
         if self._working is not None:
             self._working.cancel()
             await asyncio.wait({self._working})
+        await self.updates.close()
+        if self._page is not None:
+            await self._page.close()
         await self._engine.close()
         await self._producer.close()
+        await self._tracing.close()
 
     def owns(self, partitions: set[int]) -> None:
         """The partitions of `contexts` that this worker has from now on."""
@@ -119,6 +142,12 @@ class Generate:
             self._opening_finals(taken_on)
         for lost in set(self._finals) - partitions:
             self._finals.pop(lost)
+
+    def _show_metrics(self) -> None:
+        port, host = self._settings.metrics_port, self._settings.metrics_host
+        if port is not None:
+            registries = self._engine.metrics, self.updates.metrics.registry
+            self._page = MetricsPage(host, port, *registries)
 
     def _cancel(self, tombstone: Record) -> None:
         flight = self._in_flight.get(tombstone.key_text or "")
@@ -164,8 +193,12 @@ class Generate:
             generation = await finals.find(context.prompt_id, context.prompted_ms)
             attempt, index, rest = now_ms(), 0, Part(generation.text if generation else "")
             if generation is None:
-                # 2. and 3.
-                generation, index, rest = await self._write(flight, finals, attempt)
+                came = headers.header(flight.taken.record.headers, "traceparent")
+                with self._tracing.generation(context, self._engine.model, came) as span:
+                    flight.traceparent = traceparent(span) or flight.traceparent
+                    # 2. and 3.
+                    generation, index, rest = await self._write(flight, finals, attempt)
+                    describe(span, generation)
             # 4.
             await self._end(flight, generation, attempt, index, rest)
             # 5.
@@ -301,9 +334,11 @@ def main() -> None:
     _check_partitions(kafka)
     generate = Generate(kafka, make_engine(settings), settings)
     app = make_app("generate", kafka, worker)
-    contexts = raw_topic(app, kafka, CONTEXTS)
+    contexts, updates = raw_topic(app, kafka, CONTEXTS), raw_topic(app, kafka, MODEL_UPDATES)
     app.agent(contexts, name="generate")(generate.intake.fill)
+    app.agent(updates, name="refused-updates")(generate.updates.intake.fill)
     follow_assignment(app, contexts, generate.owns)
+    follow_assignment(app, updates, generate.updates.intake.owns)
     run(app, worker, [generate.work, generate.cancels.follow], generate.ready.wait, generate.close)
 
 

@@ -80,8 +80,30 @@ class GenerateSettings(BaseSettings):
         "auto", description="bfloat16 where the processor computes in it, else float32"
     )
     threads: int | None = Field(None, ge=1, description="CPU threads; default: torch's choice")
-    slots: int = Field(8, ge=1, description="answers generated together")
+    slots: int = Field(16, ge=1, description="answers generated together")
     context_tokens_max: int = Field(2048, ge=64, description="prompt and answer together")
+    kv_mib_max: int | None = Field(
+        None,
+        ge=1,
+        description="memory for keys and values; default: 512 tokens for each of `slots`, "
+        "at least two whole contexts",
+    )
+    prompt_tokens_step: int = Field(
+        256, ge=1, description="tokens of prompts read in one step, beside the running answers"
+    )
+    weights: Literal["auto", "full", "4bit"] = Field(
+        "auto", description="4 bits for few answers at once; `auto` where nothing is lost by it"
+    )
+    adapters_max: int = Field(32, ge=1, description="adapter versions in memory together")
+    adapter_rank_max: int = Field(64, ge=1, description="highest rank of an adapter that is taken")
+    adapters_dir: Path | None = Field(
+        None,
+        description="where fetched adapters are kept; default: in the cache folder; a remote "
+        "server must see it under the same path",
+    )
+    adapters_wait_s: float = Field(
+        60.0, ge=0, description="how long a start waits for the live adapters"
+    )
     passages_max: int | None = Field(
         None,
         ge=0,
@@ -95,6 +117,15 @@ class GenerateSettings(BaseSettings):
         description="where converted weights are kept",
     )
     chunk_interval_ms: float = Field(20.0, ge=0, description="least time between two chunks")
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="where Prometheus finds `/metrics`; default: nowhere"
+    )
+    metrics_host: str = Field("127.0.0.1", description="the address that `/metrics` listens on")
+
+    @property
+    def adapters_folder(self) -> Path:
+        """`adapters_dir`, or its place in the cache."""
+        return (self.adapters_dir or self.cache_dir / "adapters").expanduser().absolute()
 
     @property
     def passages_shown_max(self) -> int:

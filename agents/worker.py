@@ -140,13 +140,21 @@ def _ending_the_process(
         except asyncio.CancelledError:
             raise
         except BaseException as error:
+            cause = _single(error)
             # An error of ours says all there is to know; a foreign one is for a programmer.
-            foreign = None if isinstance(error, HeadwaterError) else error
-            log.critical("the worker cannot go on: %s", error, exc_info=foreign)
+            foreign = None if isinstance(cause, HeadwaterError) else cause
+            log.critical("the worker cannot go on: %s", cause, exc_info=foreign)
             os._exit(1)
 
     guarded.__name__ = task.__name__
     return guarded
+
+
+def _single(error: BaseException) -> BaseException:
+    """What a task group wraps, where it is one error."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 def touch_ready_file() -> None:

@@ -165,12 +165,14 @@ class Engine(Protocol):
     def count_tokens(self, messages: tuple[Message, ...]) -> int:
         """Tokens of the whole prompt, the chat template's own included."""
 
-    async def load_adapter(self, name: str, version: str, folder: Path) -> None:
+    async def load_adapter(self, name: str, version: str, folder: Path | None) -> None:
         """Loads the PEFT adapter in `folder`; from then on new answers for `name` use it.
 
-        A version never changes: one that is loaded already only goes live. Open answers go on with
-        the version they began with. Raises ModelUnavailable for an adapter that does not fit, and
-        ModelBusy, which is one, where the same may do later. What was live stays so then.
+        A version never changes: one that is loaded already only goes live. BASE_VERSION is the
+        model without an adapter and needs no folder. Open answers go on with the version they began
+        with, and the engine frees what nobody uses any more. Raises ModelUnavailable for an adapter
+        that does not fit, and ModelBusy, which is one, where the same may do later. What was live
+        stays so then.
         """
 
     async def unload_adapter(self, name: str, version: str) -> None:

@@ -105,7 +105,7 @@ class TorchEngine:
         """Tokens of the whole prompt, the chat template's own included. Raises EventInvalid."""
         return len(encode_chat(self._started().tokenizer, messages))
 
-    async def load_adapter(self, name: str, version: str, folder: Path) -> None:
+    async def load_adapter(self, name: str, version: str, folder: Path | None) -> None:
         """See `Engine.load_adapter`. Everything slow happens beside the event loop and beside the
         engine's thread; then one reference changes."""
         scheduler = self._scheduler_now()
@@ -258,8 +258,10 @@ class TorchEngine:
 
 
 @torch.inference_mode()
-def _load_adapter(scheduler: Scheduler, version: str, folder: Path, rank_max: int) -> None:
+def _load_adapter(scheduler: Scheduler, version: str, folder: Path | None, rank_max: int) -> None:
     """Runs in a thread of its own. Raises ModelUnavailable."""
+    if folder is None:
+        raise ModelUnavailable(f"Version {version!r} is not loaded.", "Name its folder.")
     try:
         tensors, lora = read_adapter(folder)
     except DataInvalid as error:

@@ -15,14 +15,21 @@ class HandStream:
         self._events: asyncio.Queue[Any] = asyncio.Queue()
         self.acknowledged: list[tuple[int, int]] = []
 
-    def put(self, topic: str, partition: int, offset: int, value: bytes | None) -> None:
+    def put(
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        value: bytes | None,
+        headers: list[tuple[str, bytes]] | None = None,
+    ) -> None:
         message = SimpleNamespace(
             topic=topic,
             partition=partition,
             offset=offset,
             key=None,
             value=value,
-            headers=None,
+            headers=headers,
             timestamp=0.0,
         )
         self._events.put_nowait(SimpleNamespace(message=message))

@@ -96,6 +96,23 @@ async def test_rolling_back_is_a_switch(
 
 
 @pytest.mark.asyncio
+async def test_the_server_keeps_the_last_versions_only(
+    engine: RemoteEngine, server: FakeServer, folder: Path
+) -> None:
+    for number in range(7):
+        await engine.load_adapter("default", f"v{number}", folder)
+    async with asyncio.timeout(5):
+        while len(server.adapters) > 4:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert list(server.adapters) == [f"default@v{number}" for number in (3, 4, 5, 6)]
+    # The model without an adapter needs no folder and no server.
+    await engine.load_adapter("default", "base", None)
+    assert await answering(engine, server) == MODEL
+    with pytest.raises(ModelUnavailable, match="not loaded"):
+        await engine.load_adapter("default", "v0", None)
+
+
+@pytest.mark.asyncio
 async def test_unloading_waits_for_open_answers_and_gives_way_to_the_base(
     engine: RemoteEngine, server: FakeServer, folder: Path
 ) -> None:

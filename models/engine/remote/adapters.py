@@ -10,11 +10,15 @@ import asyncio
 import logging
 from collections import Counter
 from pathlib import Path
+from typing import Final
 
 from models.engine.protocol import BASE_VERSION
 from models.engine.remote.client import ServerClient
 from models.engine.remote.faults import ServerFault
 from schemas.errors import EventInvalid, ModelBusy, ModelUnavailable
+
+# Of each adapter, the live one included, for rollbacks.
+VERSIONS_KEPT: Final = 4
 
 log = logging.getLogger("headwater.generate")
 
@@ -31,20 +35,34 @@ class RemoteAdapters:
         self._client = client
         self._folders: dict[str, Path] = {}
         self._unused: dict[str, asyncio.Event] = {}
-        # By adapter.
+        # By adapter: its live version, and those that were live, the last of them last.
         self._live: dict[str, str] = {}
+        self._used: dict[str, list[str]] = {}
 
     def live(self, name: str) -> str:
         """The version that new answers for an adapter come from."""
         return self._live.get(name, BASE_VERSION)
 
-    async def load(self, name: str, version: str, folder: Path) -> None:
+    async def load(self, name: str, version: str, folder: Path | None) -> None:
         """See `RemoteEngine.load_adapter`."""
-        served = served_name(name, version)
-        if served not in self._folders and version != BASE_VERSION:
-            await self._load(served, folder)
-            self._folders[served] = folder
+        if version != BASE_VERSION:
+            served = served_name(name, version)
+            if served not in self._folders:
+                if folder is None:
+                    raise ModelUnavailable(f"{served} is not loaded.", "Name its folder.")
+                await self._load(served, folder)
+                self._folders[served] = folder
+            used = self._used.setdefault(name, [])
+            if version in used:
+                used.remove(version)
+            used.append(version)
         self._live[name] = version
+
+    def outdated(self, name: str) -> list[str]:
+        """Versions that were live too long ago to be kept, each told once."""
+        used = self._used.get(name, [])
+        self._used[name] = used[-VERSIONS_KEPT:]
+        return used[:-VERSIONS_KEPT]
 
     def retire(self, name: str, version: str) -> None:
         """New answers come from the base model if this version was live."""

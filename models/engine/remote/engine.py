@@ -28,6 +28,7 @@ from models.engine.remote.start import await_server, choose_dialect, choose_mode
 from models.engine.remote.tokens import TokenCounter
 from models.engine.remote.waits import Waits
 from models.engine.remote.wire import DIALECTS, chat_body
+from schemas.errors import ModelUnavailable
 
 log = logging.getLogger("headwater.generate")
 
@@ -57,6 +58,7 @@ class RemoteEngine:
         # Users by the model's name at the server: the base model's, or adapter@version.
         self._open: Counter[str] = Counter()
         self._adapters: RemoteAdapters | None = None
+        self._forgetting: set[asyncio.Task[None]] = set()
         self.metrics = CollectorRegistry()
         for name, meaning, read in (
             ("num_requests_running", "Open at the server.", lambda: self.running),
@@ -118,6 +120,9 @@ class RemoteEngine:
         """Ends open streams with GenerationFailed. The server goes on."""
         if not self._waits.closed:
             self._waits.close()
+            for task in self._forgetting:
+                task.cancel()
+            await asyncio.gather(*self._forgetting, return_exceptions=True)
             await self._client.close()
 
     @property
@@ -128,15 +133,21 @@ class RemoteEngine:
     def waiting(self) -> int:
         return self._waiting
 
-    async def load_adapter(self, name: str, version: str, folder: Path) -> None:
+    async def load_adapter(self, name: str, version: str, folder: Path | None) -> None:
         """Has the server load `folder`; once this returns, new answers come from that version.
 
         Open answers end with the version that they began with. A version that is loaded already is
-        only switched to, which is how to roll back. The server must see the folder under the same
-        path. Raises ModelUnavailable when the server refuses it; then everything is as before.
+        only switched to, which is how to roll back: the server keeps the last few of each adapter.
+        It must see the folder under the same path. Raises ModelUnavailable when the server refuses
+        it; then everything is as before.
         """
         self._waits.require_open()
-        await self._loaded().load(name, version, folder)
+        adapters = self._loaded()
+        await adapters.load(name, version, folder)
+        for old in adapters.outdated(name):
+            task = asyncio.create_task(self._forget(name, old))
+            self._forgetting.add(task)
+            task.add_done_callback(self._forgetting.discard)
 
     async def unload_adapter(self, name: str, version: str) -> None:
         """Has the server forget a version, after the answers that use it have ended.
@@ -148,6 +159,12 @@ class RemoteEngine:
         self._loaded().retire(name, version)
         if version != BASE_VERSION:
             await self._loaded().unload(name, version, self._open)
+
+    async def _forget(self, name: str, version: str) -> None:
+        try:
+            await self.unload_adapter(name, version)
+        except ModelUnavailable as error:
+            log.warning("%s", error)
 
     @contextmanager
     def pinned(self, adapter: str) -> Iterator[str]:

@@ -1,0 +1,71 @@
+"""What a generate worker measures, and the page where Prometheus reads it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+
+from models.engine.protocol import METRICS_PREFIX
+from schemas.errors import SettingsInvalid
+
+_UPDATE_BUCKETS_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+
+class UpdateMetrics:
+    """How updates of adapters fared."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.refused = Counter(
+            f"{METRICS_PREFIX}model_updates_refused",
+            "Records of model-updates that cannot be served.",
+            registry=self.registry,
+        )
+        self._applied = Counter(
+            f"{METRICS_PREFIX}model_updates_applied",
+            "Versions that went live here.",
+            registry=self.registry,
+        )
+        self._seconds = Histogram(
+            f"{METRICS_PREFIX}model_update_seconds",
+            "From the record of a version to its swap, by the broker's clock and this one's.",
+            buckets=_UPDATE_BUCKETS_S,
+            registry=self.registry,
+        )
+
+    def applied(self, since_ms: int | None) -> None:
+        """A version went live; `since_ms` is its record's time, where it was waited for."""
+        self._applied.inc()
+        if since_ms is not None:
+            self._seconds.observe(max(0.0, time.time() - since_ms / 1000))
+
+
+class MetricsPage:
+    """`/metrics` over HTTP, in a thread of its own."""
+
+    def __init__(self, host: str, port: int, *registries: CollectorRegistry) -> None:
+        """Serves at once. Raises SettingsInvalid for an address that cannot be had."""
+        together = CollectorRegistry()
+        for registry in registries:
+            together.register(registry)
+        try:
+            self._server, self._thread = start_http_server(port, host, together)
+        except OSError as error:
+            raise SettingsInvalid(
+                f"Metrics cannot be served at {host}:{port}: {error.strerror or error}.",
+                "Set HEADWATER_GENERATE_METRICS_PORT to a free port and _METRICS_HOST to an "
+                "address of this machine; each worker needs a port of its own.",
+            ) from error
+
+    async def close(self) -> None:
+        """Ends the thread and frees the port."""
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        server: Any = self._server
+        server.shutdown()
+        server.server_close()
+        self._thread.join()
