@@ -136,7 +136,7 @@ class Learn:
         log.info("all %d rounds of the privacy plan are done; learning ends", len(rounds))
 
     def _read_live(self) -> LiveVersion | None:
-        return read_live(self._live.update, self._settings.cache_dir / "adapters")
+        return read_live(self._live.update, self._settings.cache_dir / "gate")
 
     async def _in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from pathlib import Path
 
+from agents.learning_paths import learning_folder, ledger_path, versions_folder
 from agents.settings import GenerateSettings, LearnSettings
 from models.engine.load import Loaded, load
 from models.learning.adapter_files import artifact_bytes
@@ -26,8 +26,6 @@ from models.privacy.plan import make_plan
 from models.privacy.randomness import NoiseKey
 from schemas.errors import LedgerBroken
 
-LEDGER_FILE = "ledger.db"
-
 
 class Learning:
     """Rounds of one adapter. `live` gives what its candidates are compared with.
@@ -38,19 +36,20 @@ class Learning:
     def __init__(
         self, settings: LearnSettings, model: str, live: Callable[[], LiveVersion | None]
     ) -> None:
-        folder = settings.folder.expanduser().absolute()
         questions = read_questions(settings.gate_set.expanduser())
         loaded = load(model, settings.cache_dir, settings.device, settings.dtype)
         self._adapter = settings.adapter
         self._live = live
-        self.store = LedgerStore(folder / LEDGER_FILE)
-        key = NoiseKey.open(folder / f"{settings.adapter}.noise-key")
+        self.store = LedgerStore(ledger_path(settings))
+        key = NoiseKey.open(learning_folder(settings) / f"{settings.adapter}.noise-key")
         shape = _shape(settings)
         adapter = new_adapter(loaded.model, shape)
         self.opening = self._opening(settings, model, key, adapter)
         self._learner = _learner(loaded, settings, shape, self.opening, key, adapter)
         self._gate = Gate(self._learner, questions, settings.gate_tolerance)
-        self.rounds = Rounds(self.store, self.opening, self._learner, folder / "versions", model)
+        self.rounds = Rounds(
+            self.store, self.opening, self._learner, versions_folder(settings), model
+        )
         self._assembler = CohortAssembler(
             settings.cohort_size,
             settings.examples_per_user_max,
@@ -65,10 +64,6 @@ class Learning:
     def spent(self) -> bool:
         """Whether the plan allows no further round."""
         return self.rounds.number >= self.opening.plan.rounds_max
-
-    @property
-    def shape(self) -> LoraShape:
-        return self._learner.shape
 
     def add(self, example: TrainingExample, source: str, next_offset: int) -> Round | None:
         """Takes one example, read from `source`; the round that it completed, if it did.
@@ -130,11 +125,6 @@ class Learning:
 def model_name(settings: LearnSettings, generate: GenerateSettings) -> str:
     """The base model: that of the answers, unless it is set."""
     return settings.model or generate.model
-
-
-def ledger_path(settings: LearnSettings) -> Path:
-    """Where the ledger of all adapters is."""
-    return settings.folder.expanduser().absolute() / LEDGER_FILE
 
 
 def _shape(settings: LearnSettings) -> LoraShape:

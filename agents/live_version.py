@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from models.artifacts import fetch
+from models.artifacts import fetch, prune
 from models.learning.adapter_files import read_adapter
 from models.learning.gate import LiveVersion
 from models.learning.lora import LoraShape
@@ -61,6 +61,7 @@ def read_live(update: ModelUpdate | None, cache: Path) -> LiveVersion | None:
         return LiveVersion(version, {}, LoraShape())
     try:
         folder = fetch(update.artifact_uri, update.artifact_sha256, cache)
+        prune(cache, {folder})
         return LiveVersion(update.model_version, *read_adapter(folder))
     except HeadwaterError as error:
         log.error("nothing is released while what is live cannot be read: %s", error)

@@ -196,7 +196,7 @@ class LearnSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="HEADWATER_LEARN_", frozen=True, extra="forbid")
 
-    adapter: str = Field("feedback", min_length=1, description="name of the adapter that learns")
+    adapter: str = Field("default", min_length=1, description="name of the adapter that learns")
     mechanism: Literal["none", "gaussian", "correlated"] = Field(
         "correlated", description="what protects users; `none` promises nothing"
     )

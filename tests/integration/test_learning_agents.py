@@ -72,11 +72,11 @@ def test_feedback_becomes_versions_until_the_budget_is_spent(
     assert "nine metres deep" in examples[0].messages[-1].content
 
     assert [update.model_version for update in updates] == [
-        "feedback-1",
-        "feedback-2",
-        "feedback-3",
+        "default-1",
+        "default-2",
+        "default-3",
     ]
-    assert [update.parent_version for update in updates] == ["base", "feedback-1", "feedback-2"]
+    assert [update.parent_version for update in updates] == ["base", "default-1", "default-2"]
     for update in updates:
         assert update.artifact_uri is not None
         assert update.artifact_sha256 is not None
@@ -87,7 +87,7 @@ def test_feedback_becomes_versions_until_the_budget_is_spent(
         assert read_adapter(folder)[1].rank == 4
 
     store = LedgerStore(tmp_path / "learning" / "ledger.db")
-    spent = verify(store.entries("feedback"))
+    spent = verify(store.entries("default"))
     store.close()
     assert spent.rounds == ROUNDS
     assert updates[-1].ledger_sha256 == spent.head
