@@ -23,13 +23,12 @@ import torch
 from agents.dead_letters import bury
 from agents.learning import Learning, model_name
 from agents.live_version import LiveUpdate, read_live
-from agents.releases import ended_record, release_update, update_record
+from agents.releases import ended_record, release_update, round_record, update_record
 from agents.settings import GenerateSettings, LearnSettings, WorkerSettings
 from agents.standalone import run
 from models.artifacts import store
 from models.learning.examples import TrainingExample
 from models.learning.gate import LiveVersion
-from models.privacy.ledger import Round
 from schemas import codec
 from schemas.errors import EventInvalid
 from schemas.events import Example, ModelUpdate
@@ -97,8 +96,9 @@ class Learn:
             await bury(self._producer, record, "learn", error)
             return
         if found is not None:
-            _tell(found)
+            log.info("round %d: %s, epsilon %s", found.number, found.evaluation, found.epsilon)
             await self._publish()
+            await self._producer.send(round_record(self._learning.opening, found))
 
     async def _publish(self) -> None:
         for update in await self._in_thread(self._unpublished):
@@ -157,16 +157,6 @@ def training_example(example: Example) -> TrainingExample:
 def _starts(offsets: dict[str, int]) -> dict[int, int]:
     """Where reading goes on, by partition; those not named are read from their beginning."""
     return {int(source.rpartition("/")[2]): offset for source, offset in offsets.items()}
-
-
-def _tell(found: Round) -> None:
-    log.info(
-        "round %d: %s, epsilon %s, %s",
-        found.number,
-        "released" if found.released else "not released",
-        found.epsilon,
-        found.evaluation,
-    )
 
 
 def main() -> None:

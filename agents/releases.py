@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from models.privacy.ledger import Opening, Round
 from models.privacy.ledger_schema import Release
 from schemas import codec, headers
-from schemas.events import LEARNING_ENDED, ModelUpdate, PrivacySpent, Statistic
+from schemas.events import LEARNING_ENDED, LEARNING_ROUND, ModelUpdate, PrivacySpent, Statistic
 from schemas.topics import ANALYTICS, MODEL_UPDATES
 from streams.producer import Outgoing
 
@@ -57,18 +57,31 @@ def update_record(update: ModelUpdate) -> Outgoing:
     return Outgoing(MODEL_UPDATES, update.adapter, codec.checked(MODEL_UPDATES, update), made)
 
 
+def round_record(opening: Opening, record: Round) -> Outgoing:
+    """What a round came to: for operators, who see refused versions nowhere else."""
+    labels = {"model_version": record.model_version, "released": str(record.released).lower()}
+    return _statistic(LEARNING_ROUND, opening, record, record.model_version, labels)
+
+
 def ended_record(opening: Opening, last: Round) -> Outgoing:
     """That an adapter's plan is done; the same event however often it is made."""
-    key = f"{LEARNING_ENDED}/{opening.adapter}"
-    values = {"rounds": float(last.number + 1)}
-    if last.epsilon is not None:
-        values |= {"epsilon": last.epsilon, "delta": last.delta}
+    return _statistic(LEARNING_ENDED, opening, last, opening.adapter, {})
+
+
+def _statistic(
+    name: str, opening: Opening, record: Round, subject: str, labels: dict[str, str]
+) -> Outgoing:
+    values = {"rounds": float(record.number + 1), **record.evaluation}
+    if record.epsilon is not None:
+        limit = opening.plan.epsilon()
+        values |= {"epsilon": record.epsilon, "epsilon_limit": limit, "delta": record.delta}
     statistic = Statistic(
-        name=LEARNING_ENDED,
-        window_start_ms=last.time_ms,
-        window_end_ms=last.time_ms,
-        labels={"adapter": opening.adapter, "mechanism": opening.plan.mechanism},
+        name=name,
+        window_start_ms=record.time_ms,
+        window_end_ms=record.time_ms,
+        labels={"adapter": opening.adapter, "mechanism": opening.plan.mechanism, **labels},
         values=values,
     )
-    made = headers.make_headers(ANALYTICS, key, SOURCE)
-    return Outgoing(ANALYTICS, key, codec.checked(ANALYTICS, statistic), made)
+    made = headers.make_headers(ANALYTICS, f"{name}/{subject}", SOURCE)
+    value = codec.checked(ANALYTICS, statistic)
+    return Outgoing(ANALYTICS, f"{name}/{opening.adapter}", value, made)

@@ -6,11 +6,13 @@ import asyncio
 import os
 import shutil
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from agents.settings import LearnSettings
 from infra.commands.shell import AsJson, err, out, print_json, run
 from infra.doctor import diagnose
 from infra.paths import LocalSettings
@@ -26,11 +28,13 @@ def up() -> None:
     """Start Kafka, its topics and every agent on this machine; Ctrl-C stops them."""
     settings = load(LocalSettings)
     _require_free(settings.kafka_port, settings.kafka_controller_port)
+    data_dir = settings.data_dir.expanduser().absolute()
     river = local_river(
         fetched(),
-        settings.data_dir.expanduser().absolute(),
+        data_dir,
         settings.kafka_port,
         settings.kafka_controller_port,
+        _gate_set(data_dir),
     )
 
     async def work() -> None:
@@ -44,12 +48,13 @@ def demo(
     once: Annotated[bool, typer.Option("--once", help="End by itself, with a summary.")] = False,
 ) -> None:
     """Start everything, ingest the standard library's docstrings, ask, rate, measure."""
+    from infra.demo.learning import learning_env
     from infra.demo.run import demonstrate
 
     data_dir = load(LocalSettings).data_dir.expanduser().absolute() / "demo"
     distribution = fetched()
     shutil.rmtree(data_dir, ignore_errors=True)
-    river = local_river(distribution, data_dir, *_ports())
+    river = local_river(distribution, data_dir, *_ports(), env=learning_env(data_dir))
     kafka = load(KafkaSettings, bootstrap=river.bootstrap)
 
     async def work() -> dict[str, Any]:
@@ -142,6 +147,19 @@ def _next_steps(river: River) -> None:
     ):
         out.print(f"  {env}.venv/bin/headwater {command}", markup=False)
     out.print("Ctrl-C stops everything.")
+
+
+def _gate_set(data_dir: Path) -> dict[str, str]:
+    """The questions that learn's gate asks: those that are set, or ours on the standard library."""
+    if "gate_set" in load(LearnSettings).model_fields_set:
+        return {}
+    # Imported late: it reads the docstrings of many modules.
+    from infra.demo.questions import write_gate_set
+
+    path = data_dir / "gate.jsonl"
+    if not path.exists():
+        write_gate_set(path)
+    return {"HEADWATER_LEARN_GATE_SET": str(path)}
 
 
 def _ports() -> tuple[int, int]:
