@@ -8,7 +8,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
-from agents.learning_paths import learning_folder, ledger_path, versions_folder
+from agents.learning_paths import (
+    gate_set_path,
+    learning_folder,
+    ledger_path,
+    versions_folder,
+)
 from agents.settings import GenerateSettings, LearnSettings
 from models.engine.load import Loaded, load
 from models.learning.adapter_files import artifact_bytes
@@ -36,7 +41,7 @@ class Learning:
     def __init__(
         self, settings: LearnSettings, model: str, live: Callable[[], LiveVersion | None]
     ) -> None:
-        questions = read_questions(settings.gate_set.expanduser())
+        questions = read_questions(gate_set_path(settings))
         loaded = load(model, settings.cache_dir, settings.device, settings.dtype)
         self._adapter = settings.adapter
         self._live = live

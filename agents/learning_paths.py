@@ -8,6 +8,7 @@ from agents.settings import LearnSettings
 
 _LEDGER_FILE = "ledger.db"
 _VERSIONS = "versions"
+_GATE_SET_FILE = "gate.jsonl"
 
 
 def learning_folder(settings: LearnSettings) -> Path:
@@ -18,6 +19,12 @@ def learning_folder(settings: LearnSettings) -> Path:
 def ledger_path(settings: LearnSettings) -> Path:
     """The ledger of all adapters."""
     return learning_folder(settings) / _LEDGER_FILE
+
+
+def gate_set_path(settings: LearnSettings) -> Path:
+    """The gate's questions."""
+    named = settings.gate_set
+    return learning_folder(settings) / _GATE_SET_FILE if named is None else named.expanduser()
 
 
 def versions_folder(settings: LearnSettings) -> Path:

@@ -216,9 +216,10 @@ class LearnSettings(BaseSettings):
     learning_rate: float | None = Field(None, gt=0, description="default: as the optimizer's")
     tokens_max: int = Field(512, ge=16, description="prompt and answer of an example together")
     rows_max: int = Field(8, ge=1, description="examples computed at once; memory grows with it")
-    gate_set: Path = Field(
-        Path(".headwater/gate.jsonl"),
-        description="public questions with answers, JSONL; `headwater up` makes one",
+    gate_set: Path | None = Field(
+        None,
+        description="public questions with answers, JSONL; default: some on Python's standard "
+        "library, which `headwater agent learn` writes into the folder",
     )
     gate_tolerance: float = Field(0.0, ge=0, description="how much worse a version may be, nats")
     folder: Path = Field(

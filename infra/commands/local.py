@@ -6,12 +6,12 @@ import asyncio
 import os
 import shutil
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from agents.learning_paths import gate_set_path
 from agents.settings import LearnSettings
 from infra.commands.shell import AsJson, err, out, print_json, run
 from infra.doctor import diagnose
@@ -34,7 +34,6 @@ def up() -> None:
         data_dir,
         settings.kafka_port,
         settings.kafka_controller_port,
-        _gate_set(data_dir),
     )
 
     async def work() -> None:
@@ -48,13 +47,13 @@ def demo(
     once: Annotated[bool, typer.Option("--once", help="End by itself, with a summary.")] = False,
 ) -> None:
     """Start everything, ingest the standard library's docstrings, ask, rate, measure."""
-    from infra.demo.learning import learning_env
+    from infra.demo.learning import LEARNING_ENV
     from infra.demo.run import demonstrate
 
     data_dir = load(LocalSettings).data_dir.expanduser().absolute() / "demo"
     distribution = fetched()
     shutil.rmtree(data_dir, ignore_errors=True)
-    river = local_river(distribution, data_dir, *_ports(), env=learning_env(data_dir))
+    river = local_river(distribution, data_dir, *_ports(), env=LEARNING_ENV)
     kafka = load(KafkaSettings, bootstrap=river.bootstrap)
 
     async def work() -> dict[str, Any]:
@@ -82,10 +81,22 @@ def agent(name: Annotated[str, typer.Argument(help=", ".join(AGENTS))]) -> None:
     elif name == "join":
         from agents.join import main
     elif name == "learn":
+        _make_gate_set()
         from agents.learn import main
     else:
         raise SettingsInvalid(f"There is no agent {name!r}.", f"The agents: {', '.join(AGENTS)}.")
     main()
+
+
+def _make_gate_set() -> None:
+    """The questions that learn's gate asks where none are set: ours, on the standard library."""
+    settings = load(LearnSettings)
+    path = gate_set_path(settings)
+    if settings.gate_set is None and not path.exists():
+        # Imported late: it reads the docstrings of many modules.
+        from infra.demo.questions import write_gate_set
+
+        write_gate_set(path)
 
 
 def limit_spinning() -> None:
@@ -147,19 +158,6 @@ def _next_steps(river: River) -> None:
     ):
         out.print(f"  {env}.venv/bin/headwater {command}", markup=False)
     out.print("Ctrl-C stops everything.")
-
-
-def _gate_set(data_dir: Path) -> dict[str, str]:
-    """The questions that learn's gate asks: those that are set, or ours on the standard library."""
-    if "gate_set" in load(LearnSettings).model_fields_set:
-        return {}
-    # Imported late: it reads the docstrings of many modules.
-    from infra.demo.questions import write_gate_set
-
-    path = data_dir / "gate.jsonl"
-    if not path.exists():
-        write_gate_set(path)
-    return {"HEADWATER_LEARN_GATE_SET": str(path)}
 
 
 def _ports() -> tuple[int, int]:

@@ -4,33 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any, Final
 
 from infra.commands.shell import out
 from infra.demo.panel import ask_all, give_feedback, mean_reward
-from infra.demo.questions import questions, write_gate_set
+from infra.demo.questions import questions
 from schemas.events import LEARNING_ROUND, Statistic
 from streams.client import Client
 
 # Small, so that a demonstration has time for some; the README says what it costs.
 COHORT_SIZE: Final = 16
+LEARNING_ENV: Final = {"HEADWATER_LEARN_COHORT_SIZE": str(COHORT_SIZE)}
 _COHORTS_MAX: Final = 4
 _RELEASES_WANTED: Final = 2
 _HELD_OUT: Final = 24
 _ROUND_S_MAX: Final = 120.0
-
-
-def learning_env(data_dir: Path) -> Mapping[str, str]:
-    """What the demonstration sets for learn; writes the gate's questions."""
-    gate = data_dir / "gate.jsonl"
-    write_gate_set(gate)
-    return {
-        "HEADWATER_LEARN_COHORT_SIZE": str(COHORT_SIZE),
-        "HEADWATER_LEARN_GATE_SET": str(gate),
-    }
 
 
 async def teach(client: Client) -> dict[str, Any]:
