@@ -13,7 +13,7 @@ LLAMA_FLAGS := $(if $(filter x86_64,$(shell uname -m)),-mno-amx-tile -mno-amx-in
 CMAKE_BUILD_PARALLEL_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-long llama-server lint bench lock clean
+.PHONY: help venv demo test test-long llama-server lint bench bench-engine bench-swaps lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,12 @@ lint: $(STAMP) ## check style, formatting and types
 
 bench: $(STAMP) ## measure, as ratios within one run
 	$(BIN)/headwater bench $(ARGS)
+
+bench-engine: $(STAMP) ## measure the engine beside its peers (10 minutes)
+	$(BIN)/python -m infra.bench.engine $(ARGS)
+
+bench-swaps: $(STAMP) ## measure swaps of adapters under load (4 minutes)
+	$(BIN)/headwater bench swaps $(ARGS)
 
 lock: $(UV) ## pin the packages of pyproject.toml anew
 	$(UV) pip compile pyproject.toml --all-extras --universal --python-version 3.11 \

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ from streams.settings import KafkaSettings, load
 
 eval_app = typer.Typer(help="Quality on real data, through the topics.", no_args_is_help=True)
 
-BENCHMARKS = ("publish", "freshness", "first-token", "private-step")
+BENCHMARKS = ("publish", "freshness", "first-token", "private-step", "swaps")
 
 
 @eval_app.command()
@@ -132,19 +133,41 @@ def bench(
         from models.cache import user_cache_dir
 
         result["private-step"] = bench_private_step(user_cache_dir())
-    if set(chosen) - {"publish", "private-step"}:
+    if "swaps" in chosen:
+        result["swaps"] = _swaps()
+    if set(chosen) - {"publish", "private-step", "swaps"}:
         result |= on_own_river(through_agents, ANSWERING)
     _print(result, as_json)
 
 
+def _swaps() -> dict[str, Any]:
+    """Of the engine alone, then through the topics."""
+    from agents.settings import GenerateSettings
+    from infra.bench.swap_stalls import bench_swap_stalls
+    from infra.bench.swaps import bench_swaps
+
+    settings = load(GenerateSettings)
+    stalls = asyncio.run(bench_swap_stalls(settings.cache_dir, settings.model))
+
+    async def through_topics(kafka: KafkaSettings) -> dict[str, Any]:
+        return await bench_swaps(kafka, settings.cache_dir, settings.model)
+
+    with tempfile.TemporaryDirectory(prefix="headwater-") as folder:
+        # Not among the adapters that this user's workers keep.
+        env = {"HEADWATER_GENERATE_ADAPTERS_DIR": folder}
+        return {"engine": stalls, "river": on_own_river(through_topics, ("generate",), env)}
+
+
 def on_own_river(
-    work: Callable[[KafkaSettings], Awaitable[dict[str, Any]]], agents: tuple[str, ...]
+    work: Callable[[KafkaSettings], Awaitable[dict[str, Any]]],
+    agents: tuple[str, ...],
+    env: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Do `work` on a fresh river that nobody else uses, and throw the river away."""
     distribution = fetched()
     with tempfile.TemporaryDirectory(prefix="headwater-") as folder:
         port, controller_port = free_ports(2)
-        river = local_river(distribution, Path(folder), port, controller_port, agents=agents)
+        river = local_river(distribution, Path(folder), port, controller_port, env, agents)
         kafka = load(KafkaSettings, bootstrap=river.bootstrap)
 
         async def on_river() -> dict[str, Any]:

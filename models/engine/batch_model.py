@@ -42,14 +42,13 @@ class BatchModel:
         ordered, groups = self._groups(works)
         tokens = [token for work in ordered for token in work.tokens]
         positions = [work.held.read + step for work in ordered for step in range(len(work.tokens))]
-        slots = [work.adapter_slot for work in ordered for _ in work.tokens]
         device = self.model.device
         logits = self.model(
             torch.tensor(tokens, device=device),
             torch.tensor(positions, device=device),
             groups,
             torch.tensor(_ends(ordered), dtype=torch.long, device=device),
-            self.adapters.for_rows(slots),
+            self.adapters.for_runs([(work.adapter_slot, len(work.tokens)) for work in ordered]),
         )
         for work in ordered:
             work.held.read += len(work.tokens)

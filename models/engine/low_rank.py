@@ -2,19 +2,22 @@
 
 The matrices of all loaded adapters lie side by side, each adapter in a slot of its own. A pass
 multiplies every row with all of them, sets what belongs to other rows' adapters to zero, and
-multiplies on: two small products for each fused product, whatever the number of adapters.
+multiplies on: two small products for each fused product, whatever the number of adapters. Many
+rows of one adapter, such as a prompt, need no others'.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from models.engine.linears import Addition, Linear
 from models.engine.llama import Shape
 from schemas.errors import ModelUnavailable
 
@@ -27,6 +30,8 @@ PRODUCTS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 # The slot of rows without an adapter.
 BASE: Final = -1
+# Fewer rows of one adapter than this are not worth products of their own.
+ALONE_ROWS_MIN: Final = 16
 _NAME: Final = "base_model.model.model.layers.{layer}.{module}.lora_{matrix}.weight"
 
 
@@ -64,6 +69,32 @@ def arrange(
     return adapter
 
 
+@dataclass(frozen=True, slots=True)
+class _Factors:
+    """What rows are multiplied with, layer by layer: w columns, then the product's outputs."""
+
+    downs: Sequence[Linear]
+    ups: Sequence[Addition]
+
+    @classmethod
+    def of(cls, matrices: Matrices, columns: slice) -> _Factors:
+        return cls(
+            [Linear(layer[columns]) for layer in matrices.down],
+            [Addition(layer[columns]) for layer in matrices.up],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Stack:
+    """One fused product's matrices of all slots; a slot has `width` columns."""
+
+    matrices: Matrices  # (layers, slots · width, in or out)
+    width: int
+    # Of the slots up to the last one in use, and of each slot alone.
+    together: _Factors
+    alone: Mapping[int, _Factors]
+
+
 class Stacks:
     """All loaded adapters, side by side. Slots that no running row uses may be written at any
     time, also while a pass runs."""
@@ -72,75 +103,140 @@ class Stacks:
         self.slots = slots
         self._shape = shape
         self._like = like
-        self._products: dict[str, Matrices] = {}  # (layers, slots · width, in or out)
+        self._used = 0
+        self._products: dict[str, _Stack] = {}
 
     def put(self, slot: int, adapter: Adapter) -> None:
         """Writes an adapter into a slot."""
+        self._used = max(self._used, slot + 1)
         # Replaced as a whole, so that a pass that runs keeps what it began with.
         products = dict(self._products)
         for product in PRODUCTS:
-            self._put(products, product, slot, adapter.get(product))
+            stack, own = products.get(product), adapter.get(product)
+            if own is not None:
+                products[product] = self._with(stack, slot, own)
+            elif stack is not None:
+                products[product] = self._without(stack, slot)
         self._products = products
 
-    def for_rows(self, slots: Sequence[int]) -> RowAdapters | None:
-        """What a pass whose row i uses the adapter in slot slots[i] adds; None if all are BASE."""
-        highest = max(slots, default=BASE)
-        if highest == BASE or not self._products:
+    def for_runs(self, runs: Sequence[tuple[int, int]]) -> RowAdapters | None:
+        """What a pass adds whose rows come in runs of (adapter slot, count); None if all are BASE.
+
+        Rows of one slot that follow each other, such as a piece of a prompt, are multiplied with
+        that adapter alone; the others with all adapters, of which all but one are masked.
+        """
+        spans = _spans(runs)
+        if not self._products or all(span.slot == BASE for span in spans):
             return None
-        owners = torch.tensor(slots, device=self._like.device)[:, None]
-        parts = {}
-        for product, stack in self._products.items():
-            width = stack.down.shape[1] // self.slots
-            columns = (highest + 1) * width
-            foreign = torch.arange(columns, device=owners.device) // width != owners
-            parts[product] = (stack.down[:, :columns], stack.up[:, :columns], foreign)
-        return RowAdapters(parts)
+        parts = {
+            product: [self._part(stack, span) for span in spans if span.slot != BASE]
+            for product, stack in self._products.items()
+        }
+        whole = len(spans) == 1
+        return RowAdapters(parts, whole)
 
-    def _put(
-        self, products: dict[str, Matrices], product: str, slot: int, adapter: Matrices | None
-    ) -> None:
-        stack = products.get(product)
-        if adapter is None:
-            if stack is not None:
-                width = stack.down.shape[1] // self.slots
-                _write(stack, slot * width, width, None)
-            return
-        needed = adapter.down.shape[1]
-        if stack is None or stack.down.shape[1] < needed * self.slots:
-            stack = products[product] = self._widened(stack, adapter, needed)
-        width = stack.down.shape[1] // self.slots
-        _write(stack, slot * width, width, adapter)
+    def _part(self, stack: _Stack, span: _Span) -> _Part:
+        if span.slot is not None:
+            return _Part(span.rows, stack.alone.get(span.slot), None)
+        columns = torch.arange(self._used * stack.width, device=self._like.device)
+        owners = torch.tensor(span.owners, device=self._like.device)[:, None]
+        return _Part(span.rows, stack.together, columns // stack.width != owners)
 
-    def _widened(self, stack: Matrices | None, adapter: Matrices, width: int) -> Matrices:
+    def _with(self, stack: _Stack | None, slot: int, adapter: Matrices) -> _Stack:
+        width = adapter.down.shape[1]
+        if stack is None or stack.width < width:
+            matrices = self._widened(stack, adapter, width)
+        else:
+            matrices, width = stack.matrices, stack.width
+        _write(matrices, slot * width, width, adapter)
+        alone = dict(stack.alone) if stack is not None else {}
+        alone[slot] = _Factors.of(adapter, slice(None))
+        return self._ready(matrices, width, alone)
+
+    def _without(self, stack: _Stack, slot: int) -> _Stack:
+        _write(stack.matrices, slot * stack.width, stack.width, None)
+        alone = {other: factors for other, factors in stack.alone.items() if other != slot}
+        return self._ready(stack.matrices, stack.width, alone)
+
+    def _ready(self, matrices: Matrices, width: int, alone: Mapping[int, _Factors]) -> _Stack:
+        return _Stack(matrices, width, _Factors.of(matrices, slice(self._used * width)), alone)
+
+    def _widened(self, stack: _Stack | None, adapter: Matrices, width: int) -> Matrices:
         layers, like = self._shape.layers, self._like
         wider = Matrices(
             like.new_zeros(layers, self.slots * width, adapter.down.shape[2]),
             like.new_zeros(layers, self.slots * width, adapter.up.shape[2]),
         )
         if stack is not None:
-            old = stack.down.shape[1] // self.slots
             for slot in range(self.slots):
-                columns = slice(slot * old, (slot + 1) * old)
-                kept = Matrices(stack.down[:, columns], stack.up[:, columns])
+                columns = slice(slot * stack.width, (slot + 1) * stack.width)
+                kept = Matrices(stack.matrices.down[:, columns], stack.matrices.up[:, columns])
                 _write(wider, slot * width, width, kept)
         return wider
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Successive rows of a pass: of one slot, or (`slot` None) each of its own."""
+
+    rows: slice
+    slot: int | None
+    owners: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What is added to some rows; `foreign` (rows, columns) marks other rows' adapters."""
+
+    rows: slice
+    factors: _Factors | None
+    foreign: Tensor | None
+
+    def add(self, layer: int, rows: Tensor, into: Tensor) -> Tensor:
+        if self.factors is None:
+            return into
+        inner = self.factors.downs[layer](rows)
+        if self.foreign is not None:
+            # Filled, not multiplied, with zeros: another adapter's overflow must stay its own.
+            inner.masked_fill_(self.foreign, 0.0)
+        return self.factors.ups[layer](inner, into)
 
 
 class RowAdapters:
     """See `llama.LowRank`."""
 
-    def __init__(self, parts: Mapping[str, tuple[Tensor, Tensor, Tensor]]) -> None:
+    def __init__(self, parts: Mapping[str, Sequence[_Part]], whole: bool) -> None:
+        """`whole` says that there is one part, for all rows."""
         self._parts = parts
+        self._whole = whole
 
     def add(self, layer: int, product: str, rows: Tensor, into: Tensor) -> Tensor:
         """into (n, out) plus what each row's adapter makes of rows (n, in)."""
-        part = self._parts.get(product)
-        if part is None:
-            return into
-        down, up, foreign = part
-        # Filled, not multiplied, with zeros: another adapter's overflow must stay its own.
-        inner = functional.linear(rows, down[layer]).masked_fill_(foreign, 0.0)
-        return torch.addmm(into, inner, up[layer])
+        for part in self._parts.get(product, ()):
+            if self._whole:
+                return part.add(layer, rows, into)
+            into[part.rows] = part.add(layer, rows[part.rows], into[part.rows])
+        return into
+
+
+def _spans(runs: Sequence[tuple[int, int]]) -> list[_Span]:
+    """Long runs of one slot each by themselves, and between them the short ones together."""
+    merged = [
+        (slot, sum(count for _, count in same))
+        for slot, same in groupby(runs, key=lambda run: run[0])
+    ]
+    least = ALONE_ROWS_MIN if len(merged) > 1 else 1
+    spans: list[_Span] = []
+    first = 0
+    for alone, group in groupby(merged, key=lambda run: run[1] >= least):
+        some = list(group)
+        mixed = [slot for slot, count in some for _ in range(count)]
+        for slot, owners in (
+            [(slot, [slot] * count) for slot, count in some] if alone else [(None, mixed)]
+        ):
+            spans.append(_Span(slice(first, first + len(owners)), slot, owners))
+            first += len(owners)
+    return spans
 
 
 def _write(stack: Matrices, start: int, width: int, adapter: Matrices | None) -> None:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from prometheus_client import CollectorRegistry
@@ -37,6 +37,9 @@ from models.weights import recorded_name
 from schemas.errors import DataInvalid, EventInvalid, GenerationFailed, ModelUnavailable
 
 log = logging.getLogger(__name__)
+
+# torch's choice, which OMP_NUM_THREADS changes.
+_THREADS: Final = torch.get_num_threads()
 
 Inbox = queue.SimpleQueue[Sequence | None]
 Outbox = asyncio.Queue[Piece | GenerationFailed]
@@ -215,8 +218,8 @@ class TorchEngine:
 
     def _load(self) -> Scheduler:
         options = self.options
-        if options.threads is not None:
-            torch.set_num_threads(options.threads)
+        # Always said, for `_load_adapter` changes what a thread has by default.
+        torch.set_num_threads(options.threads or _THREADS)
         loaded = load(options.model, options.cache_dir, options.device, options.dtype)
         self.context_tokens_max = min(options.context_tokens_max, loaded.context_tokens_max)
         scheduler = assemble(options, loaded, self.context_tokens_max)
@@ -260,6 +263,8 @@ class TorchEngine:
 @torch.inference_mode()
 def _load_adapter(scheduler: Scheduler, version: str, folder: Path | None, rank_max: int) -> None:
     """Runs in a thread of its own. Raises ModelUnavailable."""
+    # A second pool of OpenMP threads would slow the engine down for good: see docs/LOG.md.
+    torch.set_num_threads(1)
     if folder is None:
         raise ModelUnavailable(f"Version {version!r} is not loaded.", "Name its folder.")
     try:

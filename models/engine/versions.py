@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from heapq import heappop, heappush
 
 from models.engine.low_rank import BASE, Adapter, Stacks
 from models.engine.protocol import BASE_VERSION
@@ -22,7 +23,8 @@ class Versions:
         self._stacks = stacks
         self._lock = threading.Lock()
         self._slots: dict[str, int] = {BASE_VERSION: BASE}
-        self._free = list(range(stacks.slots))[::-1]
+        # A heap: the lowest come first, since a pass multiplies with all slots up to the last.
+        self._free = list(range(stacks.slots))
         self._live: dict[str, str] = {}
         self._users: Counter[str] = Counter()
         # Loaded for requests that name them, without being live.
@@ -58,7 +60,7 @@ class Versions:
                     f"All {self._stacks.slots} adapter slots are in use.",
                     "Wait until requests on older versions end, or raise adapters_max.",
                 )
-            slot = self._free.pop()
+            slot = heappop(self._free)
         # Outside the lock: no row uses this slot yet, and the engine's thread must not wait.
         self._stacks.put(slot, adapter)
         with self._lock:
@@ -112,7 +114,7 @@ class Versions:
         if version == BASE_VERSION:
             return
         del self._users[version]
-        self._free.append(self._slots.pop(version))
+        heappush(self._free, self._slots.pop(version))
 
 
 def _unknown(version: str) -> ModelUnavailable:

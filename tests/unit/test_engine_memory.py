@@ -1,0 +1,124 @@
+"""Thousands of requests, prompts of all lengths, swaps between them: memory stays where it was."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from contextlib import aclosing, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from tiny_adapter import write_tiny_adapter
+from tiny_model import build_tiny_model
+
+from models.engine.kv_memory import KvMemory
+from models.engine.options import TorchEngineOptions
+from models.engine.protocol import GenerationRequest, SamplingParams
+from models.engine.torch_engine import TorchEngine
+
+TOKEN_BYTES = 2 * 2 * 2 * 16 * 4  # layers, keys and values, key heads, head size, float32
+KV_TOKENS = 4096
+ASKING = 24
+# What the interpreter and the allocator take now and then; a request has a kilobyte at the least.
+GROWTH_BYTES_MAX = 6 * 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = build_tiny_model(tmp_path_factory.mktemp("tiny"))
+    for seed in range(2):
+        write_tiny_adapter(folder / f"adapter-{seed}", seed)
+    return folder
+
+
+class Asking:
+    """Counts requests down."""
+
+    def __init__(self, engine: TorchEngine, count: int) -> None:
+        self.engine = engine
+        self.left = count
+        self.reasons: set[str | None] = set()
+
+    async def go_on(self) -> None:
+        while self.left > 0:
+            self.left -= 1
+            # Prefixes that come again and others that do not, up to a quarter of all memory.
+            content = f"{self.left % 97} " + "down to the sea " * (self.left % 13 * 6)
+            asked = GenerationRequest(
+                "r",
+                ({"role": "user", "content": content},),
+                SamplingParams(max_tokens=1 + self.left % 7),
+            )
+            async with aclosing(self.engine.stream(asked)) as stream:
+                pieces = [piece async for piece in stream]
+            self.reasons.add(pieces[-1].finish_reason)
+
+
+async def keep_swapping(engine: TorchEngine, folder: Path) -> None:
+    number = 0
+    while True:
+        number += 1
+        await engine.load_adapter("default", f"v{number}", folder / f"adapter-{number % 2}")
+        await asyncio.sleep(0.1)
+
+
+async def keep_checking(kv: KvMemory) -> None:
+    while True:
+        rows = sum(arena.capacity_tokens for arena in kv.arenas)
+        assert rows + kv.prefixes.tokens <= kv.tokens_max
+        assert kv.held_tokens <= kv.tokens_max
+        await asyncio.sleep(0.003)
+
+
+async def served(engine: TorchEngine, folder: Path, count: int) -> int:
+    """Serves so many requests; returns the resident bytes after them."""
+    assert engine._scheduler is not None
+    asking = Asking(engine, count)
+    beside = [
+        asyncio.create_task(keep_swapping(engine, folder)),
+        asyncio.create_task(keep_checking(engine._scheduler.model.kv)),
+    ]
+    await asyncio.gather(*(asking.go_on() for _ in range(ASKING)))
+    for task in beside:
+        # One that failed says so here.
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    assert asking.reasons <= {"stop", "length"}
+    gc.collect()
+    return int(psutil.Process().memory_info().rss)
+
+
+async def grows(folder: Path, warm_up: int, count: int) -> int:
+    """By how many bytes `count` requests make the process larger, after some others."""
+    engine = TorchEngine(
+        TorchEngineOptions(
+            folder.parent,
+            str(folder),
+            context_tokens_max=1024,
+            kv_bytes_max=KV_TOKENS * TOKEN_BYTES,
+            adapters_max=8,
+            dtype="float32",
+        )
+    )
+    await engine.start()
+    try:
+        before = await served(engine, folder, warm_up)
+        after = await served(engine, folder, count)
+        assert engine.metrics.get_sample_value("headwater:kv_cache_usage_perc") == 0
+        assert engine.metrics.get_sample_value("headwater:prefix_cache_hits_total") > 0
+        return after - before
+    finally:
+        await engine.close()
+
+
+@pytest.mark.asyncio
+async def test_memory_is_flat_and_the_limit_of_keys_and_values_holds(folder: Path) -> None:
+    assert await grows(folder, 400, 600) < GROWTH_BYTES_MAX
+
+
+@pytest.mark.long
+@pytest.mark.asyncio
+async def test_memory_is_flat_over_10_000_requests(folder: Path) -> None:
+    assert await grows(folder, 1_000, 10_000) < GROWTH_BYTES_MAX
