@@ -28,7 +28,7 @@ class Taken:
 
     async def done(self) -> None:
         self.finished = True
-        await self.intake.acknowledge(self.record.partition)
+        await self.intake.acknowledge(self.record)
 
 
 class Intake:
@@ -41,13 +41,13 @@ class Intake:
     def __init__(self) -> None:
         self._queue: asyncio.Queue[Taken] = asyncio.Queue(_READ_AHEAD_MAX)
         self._owned: set[int] = set()
-        # Not acknowledged yet, by partition, oldest first.
-        self._open: dict[int, deque[Taken]] = {}
+        # Not acknowledged yet, by topic and partition, oldest first.
+        self._open: dict[tuple[str, int], deque[Taken]] = {}
 
     def owns(self, partitions: set[int]) -> None:
         """The partitions that this worker has from now on; what it took from others is void."""
         kept = self._owned & partitions
-        self._open = {p: waiting for p, waiting in self._open.items() if p in kept}
+        self._open = {at: waiting for at, waiting in self._open.items() if at[1] in kept}
         self._owned = set(partitions)
 
     def reads(self, partition: int) -> bool:
@@ -72,14 +72,15 @@ class Intake:
             if mine := [taken for taken in batch if taken.record.partition in self._owned]:
                 yield mine
 
-    async def acknowledge(self, partition: int) -> None:
-        """Acknowledge the oldest records of a partition, up to the first that is not finished."""
-        waiting = self._open.get(partition)
+    async def acknowledge(self, record: Record) -> None:
+        """Acknowledge the oldest of a record's partition, up to the first that is not finished."""
+        waiting = self._open.get((record.topic, record.partition))
         while waiting and waiting[0].finished:
             await self._stream.ack(waiting.popleft().event)
 
     def _remember(self, taken: Taken) -> None:
-        waiting = self._open.setdefault(taken.record.partition, deque())
+        place = taken.record.topic, taken.record.partition
+        waiting = self._open.setdefault(place, deque())
         if waiting and waiting[-1].record.offset >= taken.record.offset:
             # After a rebalance all is read again from the committed offset on.
             waiting.clear()

@@ -165,3 +165,78 @@ class RemoteEngineSettings(BaseSettings):
     retry_for_s: float = Field(
         60.0, ge=0, description="how long a request is sent again before its first token"
     )
+
+
+class JoinSettings(BaseSettings):
+    """Reads `HEADWATER_JOIN_*`."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADWATER_JOIN_", frozen=True, extra="forbid")
+
+    folder: Path = Field(
+        Path(".headwater/join"), description="its table; each worker needs a folder of its own"
+    )
+    pseudonym_key: SecretStr | None = Field(
+        None, description="secret behind users' pseudonyms, the same for all workers"
+    )
+    pseudonym_key_file: Path = Field(
+        Path(".headwater/pseudonym.key"),
+        description="where the secret is without the setting above; made when there is none",
+    )
+    wait_s: float = Field(
+        600.0, gt=0, description="how long feedback waits for an answer that is not known yet"
+    )
+    waiting_max: int = Field(10_000, ge=1, description="answers that feedback waits for")
+    waiting_per_answer_max: int = Field(16, ge=1, description="feedback that waits for one answer")
+    remembered_days: float = Field(30.0, gt=0, description="how long answers can be rated")
+    remembered_max: int = Field(200_000, ge=1, description="answers that can be rated")
+
+
+class LearnSettings(BaseSettings):
+    """Reads `HEADWATER_LEARN_*`."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADWATER_LEARN_", frozen=True, extra="forbid")
+
+    adapter: str = Field("default", min_length=1, description="name of the adapter that learns")
+    mechanism: Literal["none", "gaussian", "correlated"] = Field(
+        "correlated", description="what protects users; `none` promises nothing"
+    )
+    epsilon: float = Field(8.0, gt=0, description="privacy budget of a user, over all rounds")
+    delta: float = Field(1e-6, gt=0, lt=1, description="chance that the budget does not hold")
+    rounds_max: int = Field(256, ge=1, description="rounds after which learning ends")
+    cohort_size: int = Field(32, ge=1, description="users of a round")
+    examples_per_user_max: int = Field(8, ge=1, description="of one user in one round")
+    participations_max: int = Field(1, ge=1, description="rounds that one user may be in")
+    separation_min: int = Field(1, ge=1, description="a user's rounds are so many apart or more")
+    max_grad_norm: float = Field(1.0, gt=0, description="limit of one user's gradient in a round")
+    rank: int = Field(4, ge=1, description="rank of the LoRA adapter; its alpha is twice that")
+    targets: str = Field("q_proj,v_proj", description="layers that it changes, with commas")
+    optimizer: Literal["sgd", "adam"] | None = Field(
+        None, description="default: what suits the mechanism"
+    )
+    learning_rate: float | None = Field(None, gt=0, description="default: as the optimizer's")
+    tokens_max: int = Field(512, ge=16, description="prompt and answer of an example together")
+    rows_max: int = Field(8, ge=1, description="examples computed at once; memory grows with it")
+    gate_set: Path | None = Field(
+        None,
+        description="public questions with answers, JSONL; default: some on Python's standard "
+        "library, which `headwater agent learn` writes into the folder",
+    )
+    gate_tolerance: float = Field(0.0, ge=0, description="how much worse a version may be, nats")
+    folder: Path = Field(
+        Path(".headwater/learning"), description="ledger, noise keys and versions; keep it safe"
+    )
+    artifacts: str | None = Field(
+        None, description="where versions are published, such as s3://bucket/x; default: the folder"
+    )
+    model: str | None = Field(None, description="default: that of HEADWATER_GENERATE_MODEL")
+    device: str = Field("auto", description="`cpu`, `cuda`, or `auto`")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of the frozen model; the adapter is float32"
+    )
+    threads: int = Field(1, ge=1, description="CPU threads")
+    nice: int = Field(10, ge=0, le=19, description="how far learning yields to serving")
+    cache_dir: Path = Field(
+        default_factory=user_cache_dir,
+        validation_alias="HEADWATER_CACHE_DIR",
+        description="where converted weights and fetched versions are kept",
+    )

@@ -19,14 +19,19 @@ from schemas.topics import Topic
 from streams.records import RawHeaders, Record
 from streams.settings import KafkaSettings
 
-_HEARTBEAT_S: Final = 5.0
+HEARTBEAT_S: Final = 5.0
 _READY_FILE: Final = "HEADWATER_READY_FILE"
 
 log = logging.getLogger("headwater")
 
 
-def make_app(name: str, kafka: KafkaSettings, settings: WorkerSettings) -> faust.App:
-    """A Faust app that reads our topics as raw bytes, declares none and writes none itself."""
+def make_app(
+    name: str, kafka: KafkaSettings, settings: WorkerSettings, **options: Any
+) -> faust.App:
+    """A Faust app that reads our topics as raw bytes and declares none.
+
+    `options` are Faust's own, for an agent that keeps a table.
+    """
     return faust.App(
         kafka.group_name(name),
         broker=[f"kafka://{address.strip()}" for address in kafka.bootstrap.split(",")],
@@ -40,17 +45,20 @@ def make_app(name: str, kafka: KafkaSettings, settings: WorkerSettings) -> faust
         topic_allow_declare=False,
         topic_disable_leader=True,
         web_enabled=False,
-        store="memory://",
-        # Faust makes this folder although nothing goes in: not in a folder that may be read-only.
-        datadir=Path(tempfile.gettempdir()) / f"headwater-{os.getuid()}-{name}",
         stream_wait_empty=False,
+        **{
+            "store": "memory://",
+            # Faust makes this folder although nothing goes in: not in one that may be read-only.
+            "datadir": Path(tempfile.gettempdir()) / f"headwater-{os.getuid()}-{name}",
+            **options,
+        },
     )
 
 
-def raw_topic(app: faust.App, kafka: KafkaSettings, topic: Topic) -> faust.TopicT:
-    """One of our topics without Faust's codecs: decoding is ours, so that nothing is skipped."""
+def raw_topic(app: faust.App, kafka: KafkaSettings, *topics: Topic) -> faust.TopicT:
+    """Topics of ours without Faust's codecs: decoding is ours, so that nothing is skipped."""
     return app.topic(
-        kafka.topic_name(topic),
+        *(kafka.topic_name(topic) for topic in topics),
         key_type=bytes,
         value_type=bytes,
         key_serializer="raw",
@@ -98,7 +106,7 @@ def run(
         log.info("ready")
         while not app.should_stop:
             touch_ready_file()
-            await asyncio.sleep(_HEARTBEAT_S)
+            await asyncio.sleep(HEARTBEAT_S)
 
     async def shutdown(*_: Any, **__: Any) -> None:
         await close()

@@ -15,7 +15,9 @@ from infra.paths import LocalSettings
 from infra.provision import KafkaDistribution
 from streams.settings import load
 
-AGENTS: Final = ("ingest", "retrieve", "generate")
+ANSWERING: Final = ("ingest", "retrieve", "generate")
+LEARNING: Final = ("join", "learn")
+AGENTS: Final = (*ANSWERING, *LEARNING)
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,13 @@ def local_river(
     )
     kafka.prepare()
     bootstrap = kafka.address
-    shared = {"HEADWATER_KAFKA_BOOTSTRAP": bootstrap, **dict(env or {})}
+    shared = {
+        "HEADWATER_KAFKA_BOOTSTRAP": bootstrap,
+        "HEADWATER_JOIN_FOLDER": str(data_dir / "join"),
+        "HEADWATER_JOIN_PSEUDONYM_KEY_FILE": str(data_dir / "pseudonym.key"),
+        "HEADWATER_LEARN_FOLDER": str(data_dir / "learning"),
+        **dict(env or {}),
+    }
     parts = [
         Part("kafka", kafka.command(), ready=kafka.answers, remedy=remedy_for, grace_s=20.0),
         Part(
@@ -79,6 +87,8 @@ def _threads(name: str) -> dict[str, str]:
     """Embedders must not take the cores from the language model on a small machine."""
     if name == "generate":
         return {}
+    if name == "learn":
+        return {"OMP_NUM_THREADS": "1"}
     threads = max(1, (os.cpu_count() or 2) // 2)
     return {"HEADWATER_EMBEDDER_THREADS": str(threads)}
 

@@ -314,7 +314,11 @@ class PrivacySpent(Event, frozen=True):
 
 
 class ModelUpdate(Event, frozen=True):
-    """A new live version of an adapter; weights travel by reference (URI and sha256)."""
+    """A new live version of an adapter; weights travel by reference (URI and sha256).
+
+    `cohort_first` to `cohort_last` (from 0) are those learned from since the parent, and
+    `ledger_sha256` is the digest of the privacy ledger's entry for the last of them.
+    """
 
     adapter: Name
     model_version: Name
@@ -326,6 +330,9 @@ class ModelUpdate(Event, frozen=True):
     privacy: PrivacySpent | None = None
     evaluation: Annotated[dict[Name, float], Meta(max_length=limits.EVALUATION_ENTRIES_MAX)] = {}
     reason: Reason | None = None
+    cohort_first: Count | None = None
+    cohort_last: Count | None = None
+    ledger_sha256: Sha256 | None = None
 
 
 class FederatedRound(Event, frozen=True):
@@ -346,6 +353,10 @@ class FederatedRound(Event, frozen=True):
 
 # The name of the statistic that says how long a document took to become retrievable.
 DOCUMENT_FRESHNESS: Final = "document_freshness"
+# That of the statistic of one round of learning, whether its version was released or not.
+LEARNING_ROUND: Final = "learning_round"
+# That of the statistic which says that an adapter's privacy budget is spent.
+LEARNING_ENDED: Final = "learning_ended"
 
 
 class Statistic(Event, frozen=True):

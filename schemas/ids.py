@@ -33,3 +33,9 @@ def record_id(topic: str, partition: int, offset: int) -> str:
 def seed(prompt_id: str) -> int:
     """The sampling seed of a prompt that names none: a replayed prompt draws the same tokens."""
     return int.from_bytes(sha256(prompt_id.encode()).digest()[:6], "big")
+
+
+def example_id(prompt_id: str, feedback_id: str) -> str:
+    """The example that a piece of feedback on a prompt's answer becomes, however often it comes."""
+    named = b"%b\0%b" % (prompt_id.encode(), feedback_id.encode())
+    return f"example-{sha256(named).hexdigest()[:32]}"

@@ -130,4 +130,16 @@ TOPICS: Final[tuple[Topic, ...]] = (
     ANALYTICS,
     DEAD_LETTERS,
 )
+# What an agent keeps for itself, with no contract: values are its own and may change.
+EXCHANGES: Final = Topic(
+    "join-exchanges",
+    events.Event,
+    "prompt_id",
+    "join's table: prompts with their answers and the feedback that waits for them.",
+    retention_ms=None,
+    record_bytes_max=8 * limits.RECORD_BYTES_MAX,
+    tombstones=True,
+)
+INTERNAL_TOPICS: Final[tuple[Topic, ...]] = (EXCHANGES,)
+
 BY_NAME: Final[dict[str, Topic]] = {topic.name: topic for topic in TOPICS}

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from schemas.topics import TOPICS, Topic
+from schemas.topics import INTERNAL_TOPICS, TOPICS, Topic
 from streams.failures import explain
 from streams.follower import consumer_config
 from streams.settings import KafkaSettings
@@ -38,7 +38,8 @@ def check_connection(settings: KafkaSettings) -> None:
 def create_topics(settings: KafkaSettings, replication: int = -1) -> list[str]:
     """Create the topics that are missing and return their names; -1 takes the broker's default."""
     known = _known_topics(settings)
-    missing = [topic for topic in TOPICS if settings.topic_name(topic) not in known]
+    wanted = (*TOPICS, *INTERNAL_TOPICS)
+    missing = [topic for topic in wanted if settings.topic_name(topic) not in known]
     if not missing:
         return []
     admin = AdminClient(settings.client_config())

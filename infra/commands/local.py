@@ -11,6 +11,8 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from agents.learning_paths import gate_set_path
+from agents.settings import LearnSettings
 from infra.commands.shell import AsJson, err, out, print_json, run
 from infra.doctor import diagnose
 from infra.paths import LocalSettings
@@ -26,9 +28,10 @@ def up() -> None:
     """Start Kafka, its topics and every agent on this machine; Ctrl-C stops them."""
     settings = load(LocalSettings)
     _require_free(settings.kafka_port, settings.kafka_controller_port)
+    data_dir = settings.data_dir.expanduser().absolute()
     river = local_river(
         fetched(),
-        settings.data_dir.expanduser().absolute(),
+        data_dir,
         settings.kafka_port,
         settings.kafka_controller_port,
     )
@@ -44,12 +47,13 @@ def demo(
     once: Annotated[bool, typer.Option("--once", help="End by itself, with a summary.")] = False,
 ) -> None:
     """Start everything, ingest the standard library's docstrings, ask, rate, measure."""
+    from infra.demo.learning import LEARNING_ENV
     from infra.demo.run import demonstrate
 
     data_dir = load(LocalSettings).data_dir.expanduser().absolute() / "demo"
     distribution = fetched()
     shutil.rmtree(data_dir, ignore_errors=True)
-    river = local_river(distribution, data_dir, *_ports())
+    river = local_river(distribution, data_dir, *_ports(), env=LEARNING_ENV)
     kafka = load(KafkaSettings, bootstrap=river.bootstrap)
 
     async def work() -> dict[str, Any]:
@@ -74,9 +78,25 @@ def agent(name: Annotated[str, typer.Argument(help=", ".join(AGENTS))]) -> None:
         from agents.retrieve import main
     elif name == "generate":
         from agents.generate import main
+    elif name == "join":
+        from agents.join import main
+    elif name == "learn":
+        _make_gate_set()
+        from agents.learn import main
     else:
         raise SettingsInvalid(f"There is no agent {name!r}.", f"The agents: {', '.join(AGENTS)}.")
     main()
+
+
+def _make_gate_set() -> None:
+    """The questions that learn's gate asks where none are set: ours, on the standard library."""
+    settings = load(LearnSettings)
+    path = gate_set_path(settings)
+    if settings.gate_set is None and not path.exists():
+        # Imported late: it reads the docstrings of many modules.
+        from infra.demo.questions import write_gate_set
+
+        write_gate_set(path)
 
 
 def limit_spinning() -> None:

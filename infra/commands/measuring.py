@@ -14,7 +14,7 @@ import typer
 from infra.commands.local import fetched, limit_spinning, supervised
 from infra.commands.shell import AsJson, err, out, print_json, run
 from infra.ports import free_ports
-from infra.river import AGENTS, local_river
+from infra.river import ANSWERING, local_river
 from schemas.errors import SettingsInvalid
 from streams.settings import KafkaSettings, load
 
@@ -136,7 +136,7 @@ def bench(
     if "swaps" in chosen:
         result["swaps"] = _swaps()
     if set(chosen) - {"publish", "private-step", "swaps"}:
-        result |= on_own_river(through_agents, AGENTS)
+        result |= on_own_river(through_agents, ANSWERING)
     _print(result, as_json)
 
 

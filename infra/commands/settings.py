@@ -16,6 +16,8 @@ from agents.settings import (
     EmbedderSettings,
     GenerateSettings,
     IngestSettings,
+    JoinSettings,
+    LearnSettings,
     RemoteEngineSettings,
     RetrieveSettings,
     WorkerSettings,
@@ -38,6 +40,8 @@ GROUPS: Final[tuple[tuple[str, type[BaseSettings]], ...]] = (
     ("retrieve", RetrieveSettings),
     ("generate", GenerateSettings),
     ("generate, with a remote engine", RemoteEngineSettings),
+    ("join", JoinSettings),
+    ("learn", LearnSettings),
 )
 
 

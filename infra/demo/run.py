@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from infra.commands.ask import stream_text
 from infra.commands.shell import out
+from infra.demo.learning import teach
 from infra.demo.stdlib_documents import stdlib_documents
 from infra.freshness import Freshness
 from infra.measure import (
@@ -47,6 +48,7 @@ async def demonstrate(kafka: KafkaSettings) -> dict[str, Any]:
     async with Client(kafka, source="/demo") as client:
         ingested = await _ingest(client, list(stdlib_documents()))
         answers = [await _ask_and_rate(client, question) for question in QUESTIONS]
+        learning = await teach(client)
     finished = await generations(kafka)
     return {
         "documents": ingested.documents,
@@ -55,6 +57,7 @@ async def demonstrate(kafka: KafkaSettings) -> dict[str, Any]:
         "hops_ms": await hop_latencies(kafka),
         "tokens_per_s": tokens_per_s(finished),
         "answers": answers,
+        "learning": learning,
         "records": await record_counts(kafka),
     }
 

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 
 from models.privacy.noise import Tensors
+from models.privacy.plan import MechanismName
 
 _EPSILON = 1e-8
 
@@ -28,6 +29,14 @@ class OptimizerSettings:
     beta: float = 0.9
     beta_square: float = 0.95
     final_share: float = 1.0
+
+
+# The fastest of those tried that noise does not stop; see docs/LOG.md.
+SUITING: dict[MechanismName, OptimizerSettings] = {
+    "none": OptimizerSettings("adam", 2e-3),
+    "gaussian": OptimizerSettings("sgd", 0.08),
+    "correlated": OptimizerSettings("sgd", 0.08),
+}
 
 
 class Optimizer:

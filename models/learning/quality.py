@@ -17,18 +17,27 @@ from models.privacy.noise import Tensors
 _ROWS = 32
 
 
-@torch.no_grad()
 def mean_loss(model: AdaptedModel, adapter: Tensors, answers: Sequence[EncodedAnswer]) -> float:
     """Negative log-likelihood by token, each answer its own mean, averaged over the answers."""
+    return sum(answer_losses(model, adapter, answers)) / len(answers)
+
+
+@torch.no_grad()
+def answer_losses(
+    model: AdaptedModel, adapter: Tensors, answers: Sequence[EncodedAnswer]
+) -> list[float]:
+    """Negative log-likelihood by token of each answer."""
     device = model.model.device
-    ordered = sorted(answers, key=lambda a: len(a.prompt) + len(a.answer))
-    total = 0.0
+    order = sorted(range(len(answers)), key=lambda i: len(answers[i].prompt + answers[i].answer))
+    losses = [0.0] * len(answers)
     with model.using(adapter):
-        for begin in range(0, len(ordered), _ROWS):
-            batch = pad(ordered[begin : begin + _ROWS], device)
-            losses = correction_losses(*answer_log_likelihoods(model.model, batch))
-            total += float(losses.sum())
-    return total / len(answers)
+        for begin in range(0, len(order), _ROWS):
+            chosen = order[begin : begin + _ROWS]
+            batch = pad([answers[index] for index in chosen], device)
+            found = correction_losses(*answer_log_likelihoods(model.model, batch))
+            for index, loss in zip(chosen, found.tolist(), strict=True):
+                losses[index] = loss
+    return losses
 
 
 @torch.no_grad()

@@ -100,6 +100,23 @@ class LedgerStore:
                 )
         return entry.digest
 
+    def adapters(self) -> list[str]:
+        """The adapters that have begun."""
+        rows = self._database.execute("SELECT DISTINCT adapter FROM ledger ORDER BY adapter")
+        return [adapter for (adapter,) in rows]
+
+    def opening(self, adapter: str) -> Opening | None:
+        """What an adapter began with, if it has."""
+        first = self._entry(adapter, 0)
+        return None if first is None else msgspec.json.decode(first.body, type=Opening)
+
+    def used(self, adapter: str, example_id: str) -> bool:
+        """Whether a round has learned from an example."""
+        row = self._database.execute(
+            "SELECT 1 FROM examples WHERE adapter = ? AND example_id = ?", (adapter, example_id)
+        ).fetchone()
+        return row is not None
+
     def entries(self, adapter: str) -> Iterator[Entry]:
         """The ledger of an adapter, from its opening on, for `ledger.verify`."""
         rows = self._database.execute(

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import secrets
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.secret_file import SECRET_BYTES, open_secret
 from schemas.errors import SettingsInvalid
 
-_KEY_BYTES = 32
 # Draws that a hardened number is the sum of (2n with n = 2 in Holohan & Braghin 2021, section 5.1).
 _HARDENED_DRAWS = 4
 
@@ -30,9 +29,9 @@ class NoiseKey:
     __slots__ = ("_secret",)
 
     def __init__(self, secret: bytes) -> None:
-        if len(secret) != _KEY_BYTES:
+        if len(secret) != SECRET_BYTES:
             raise SettingsInvalid(
-                f"A noise key has {_KEY_BYTES} bytes, not {len(secret)}.",
+                f"A noise key has {SECRET_BYTES} bytes, not {len(secret)}.",
                 "Restore the key file of this adapter from its backup.",
             )
         self._secret = secret
@@ -46,7 +45,7 @@ class NoiseKey:
     @classmethod
     def generate(cls) -> NoiseKey:
         """A new key from the operating system's secure source."""
-        return cls(secrets.token_bytes(_KEY_BYTES))
+        return cls(secrets.token_bytes(SECRET_BYTES))
 
     @classmethod
     def open(cls, path: Path) -> NoiseKey:
@@ -54,14 +53,7 @@ class NoiseKey:
 
         Raises SettingsInvalid for a file that others may read or that holds no key.
         """
-        try:
-            _write_new(path, secrets.token_bytes(_KEY_BYTES))
-        except FileExistsError:
-            if path.stat().st_mode & 0o077:
-                raise SettingsInvalid(
-                    f"Others may read the noise key {path}.", f"Run `chmod 600 {path}`."
-                ) from None
-        return cls(path.read_bytes())
+        return cls(open_secret(path, "noise key"))
 
     @property
     def commitment(self) -> str:
@@ -99,19 +91,3 @@ def label_of(purpose: str, step: int, name: str, context: bytes) -> bytes:
     """One label for each purpose, step, tensor and context; parts cannot run into each other."""
     parts = (purpose.encode(), step.to_bytes(8, "little"), name.encode(), context)
     return b"".join(len(part).to_bytes(8, "little") + part for part in parts)
-
-
-def _write_new(path: Path, content: bytes) -> None:
-    """Durable before it is used: a key lost in a crash would be noise nobody can draw again."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.write(descriptor, content)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -8,7 +8,7 @@ import pytest
 from fixtures import RunningBroker
 from stage import OUTPUT, Stage, a_context, kill
 
-from infra.river import AGENTS
+from infra.river import ANSWERING
 from schemas.topics import GENERATIONS, PASSAGES
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio, pytest.mark.timeout(240)]
@@ -17,7 +17,7 @@ PROMPTS = 240
 UNFINISHED_MIN = 200  # of those, when the worker is killed
 
 
-@pytest.mark.parametrize("victim", AGENTS)
+@pytest.mark.parametrize("victim", ANSWERING)
 async def test_kill_9_of_each_worker_under_200_prompts_in_flight(victim: str, stage: Stage) -> None:
     prefix = f"{victim}-"
     expected = await stage.publish(prefix, PROMPTS, documents=PROMPTS)

@@ -15,7 +15,7 @@ from malformed_inside import passage_kinds
 from stage import Stage, kill, until
 
 from infra.part import Part
-from infra.river import AGENTS
+from infra.river import ANSWERING
 from infra.supervisor import Supervisor
 from schemas import codec
 from schemas.topics import DEAD_LETTERS, GENERATIONS, PASSAGES
@@ -34,7 +34,7 @@ async def test_workers_join_die_and_leave_under_load(stage: Stage, tmp_path: Pat
         await until(lambda: two_members_work(stage))
         before_death = await stage.publish("death-", PROMPTS, documents=20)
         await stage.begun(GENERATIONS, "death-")
-        await asyncio.gather(*(kill(second, f"{name}-newcomer") for name in AGENTS))
+        await asyncio.gather(*(kill(second, f"{name}-newcomer") for name in ANSWERING))
         await stage.each_has_one_final("death-", before_death)
         await until(lambda: two_members_work(stage))
         await malformed_passages_are_buried_once(stage)
@@ -59,7 +59,7 @@ def newcomer(part: Part) -> Part:
 async def two_members_work(stage: Stage) -> bool:
     """Whether each agent has two workers with partitions of their own."""
     admin = AdminClient(stage.kafka.client_config())
-    groups = admin.describe_consumer_groups([stage.kafka.group_name(name) for name in AGENTS])
+    groups = admin.describe_consumer_groups([stage.kafka.group_name(name) for name in ANSWERING])
     described = [await asyncio.wrap_future(group) for group in groups.values()]
     working = [[m for m in group.members if m.assignment.topic_partitions] for group in described]
     return all(len(members) == 2 for members in working)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from infra.part import Part
-from infra.river import AGENTS, agent_part
+from infra.river import ANSWERING, agent_part
 from infra.supervisor import Supervisor
 from streams.settings import KafkaSettings
 
@@ -24,7 +24,7 @@ class Workers:
 
 
 def agent_parts(
-    kafka: KafkaSettings, model: Path | str, agents: Sequence[str] = AGENTS
+    kafka: KafkaSettings, model: Path | str, agents: Sequence[str] = ANSWERING
 ) -> list[Part]:
     """One worker of each agent for a river whose broker and topics are there already."""
     env = {

@@ -18,7 +18,7 @@ from infra.paths import LocalSettings
 from streams.settings import KafkaSettings
 
 ROOT = Path(__file__).parents[2]
-AGENTS = ("ingest", "retrieve", "generate")
+AGENTS = ("ingest", "retrieve", "generate", "join", "learn")
 # Set for the image as a whole, and read by no settings class.
 IMAGE_NAMES = {"HEADWATER_READY_FILE", "HEADWATER_IMAGE"}
 

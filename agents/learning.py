@@ -1,0 +1,210 @@
+"""One adapter's learning, from wherever its ledger says: examples in, rounds out. No Kafka here.
+
+Everything in here belongs to one thread: the ledger's database allows no other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+from agents.learning_paths import (
+    gate_set_path,
+    learning_folder,
+    ledger_path,
+    versions_folder,
+)
+from agents.settings import GenerateSettings, LearnSettings
+from models.engine.load import Loaded, load
+from models.learning.adapter_files import artifact_bytes
+from models.learning.examples import CohortAssembler, TrainingExample
+from models.learning.gate import Gate, LiveVersion, read_questions
+from models.learning.learner import Learner, LearnerSettings
+from models.learning.lora import LoraShape, new_adapter
+from models.learning.optimizers import SUITING, OptimizerSettings
+from models.learning.rounds import Judgement, Rounds
+from models.privacy.ledger import Opening, Round
+from models.privacy.ledger_store import LedgerStore
+from models.privacy.mechanism import open_mechanism
+from models.privacy.noise import Tensors
+from models.privacy.plan import make_plan
+from models.privacy.randomness import NoiseKey
+from schemas.errors import LedgerBroken
+
+
+class Learning:
+    """Rounds of one adapter. `live` gives what its candidates are compared with.
+
+    Raises LedgerBroken where the adapter began with other settings: a promise is kept.
+    """
+
+    def __init__(
+        self, settings: LearnSettings, model: str, live: Callable[[], LiveVersion | None]
+    ) -> None:
+        questions = read_questions(gate_set_path(settings))
+        loaded = load(model, settings.cache_dir, settings.device, settings.dtype)
+        self._adapter = settings.adapter
+        self._live = live
+        self.store = LedgerStore(ledger_path(settings))
+        key = NoiseKey.open(learning_folder(settings) / f"{settings.adapter}.noise-key")
+        shape = _shape(settings)
+        adapter = new_adapter(loaded.model, shape)
+        self.opening = self._opening(settings, model, key, adapter)
+        self._learner = _learner(loaded, settings, shape, self.opening, key, adapter)
+        self._gate = Gate(self._learner, questions, settings.gate_tolerance)
+        self.rounds = Rounds(
+            self.store, self.opening, self._learner, versions_folder(settings), model
+        )
+        self._assembler = CohortAssembler(
+            settings.cohort_size,
+            settings.examples_per_user_max,
+            self.rounds.participation,
+            self.rounds.number,
+        )
+        self._offsets = dict(self.rounds.offsets)
+        # Of the open cohort; the ledger knows those of the others.
+        self._seen: set[str] = set()
+
+    @property
+    def spent(self) -> bool:
+        """Whether the plan allows no further round."""
+        return self.rounds.number >= self.opening.plan.rounds_max
+
+    def add(self, example: TrainingExample, source: str, next_offset: int) -> Round | None:
+        """Takes one example, read from `source`; the round that it completed, if it did.
+
+        One that was learned from already, or waits in the open cohort, is passed over. Raises
+        EventInvalid for what the model's chat template refuses.
+        """
+        self._offsets[source] = next_offset
+        known = example.example_id in self._seen
+        if self.spent or known or self.store.used(self._adapter, example.example_id):
+            return None
+        # Here it can still be refused alone.
+        self._learner.encode(example)
+        self._seen.add(example.example_id)
+        cohort = self._assembler.add(example)
+        if cohort is None:
+            return None
+        self._seen.clear()
+        return self.rounds.finish(cohort, dict(self._offsets), self._judge)[0]
+
+    def close(self) -> None:
+        """Closes the ledger."""
+        self._learner.close()
+        self.store.close()
+
+    def _judge(self, candidate: Tensors) -> Judgement:
+        live = self._live()
+        if live is None:
+            # What cannot be read cannot be beaten: better no release than a worse one.
+            return Judgement(released=False, evaluation={})
+        return self._gate.judge(candidate, live)
+
+    def _opening(
+        self, settings: LearnSettings, model: str, key: NoiseKey, adapter: Tensors
+    ) -> Opening:
+        """What the adapter began with, or begins with now."""
+        promised = _promised(settings, model)
+        begun = self.store.opening(settings.adapter)
+        if begun is not None:
+            _check_promise(begun, promised, key)
+            return begun
+        return Opening(
+            adapter=settings.adapter,
+            plan=make_plan(
+                settings.mechanism,
+                epsilon=settings.epsilon,
+                delta=settings.delta,
+                rounds_max=settings.rounds_max,
+                participations_max=settings.participations_max,
+                separation_min=settings.separation_min,
+            ),
+            key_commitment=key.commitment,
+            artifact_sha256=_sha256(adapter),
+            cohort_size=settings.cohort_size,
+            settings=promised,
+        )
+
+
+def model_name(settings: LearnSettings, generate: GenerateSettings) -> str:
+    """The base model: that of the answers, unless it is set."""
+    return settings.model or generate.model
+
+
+def _shape(settings: LearnSettings) -> LoraShape:
+    targets = tuple(name.strip() for name in settings.targets.split(","))
+    return LoraShape(settings.rank, 2.0 * settings.rank, targets)
+
+
+def _optimizer(settings: LearnSettings) -> OptimizerSettings:
+    suiting = SUITING[settings.mechanism]
+    if settings.optimizer not in (None, suiting.kind):
+        suiting = SUITING["none" if settings.optimizer == "adam" else "correlated"]
+    rate = settings.learning_rate or suiting.learning_rate
+    return OptimizerSettings(suiting.kind, rate, suiting.beta, suiting.beta_square)
+
+
+def _learner(
+    loaded: Loaded,
+    settings: LearnSettings,
+    shape: LoraShape,
+    opening: Opening,
+    key: NoiseKey,
+    adapter: Tensors,
+) -> Learner:
+    learner = LearnerSettings(
+        shape,
+        _optimizer(settings),
+        settings.cohort_size,
+        settings.max_grad_norm,
+        rows_max=settings.rows_max,
+        tokens_max=settings.tokens_max,
+    )
+    shapes = {name: tuple(tensor.shape) for name, tensor in adapter.items()}
+    return Learner(loaded, learner, open_mechanism(opening.plan, shapes, key), adapter)
+
+
+def _promised(settings: LearnSettings, model: str) -> dict[str, str | int | float | bool]:
+    """What may not change while an adapter lives, as the ledger's opening keeps it."""
+    optimizer = _optimizer(settings)
+    fields = {
+        "mechanism",
+        "epsilon",
+        "delta",
+        "rounds_max",
+        "cohort_size",
+        "examples_per_user_max",
+        "participations_max",
+        "separation_min",
+        "max_grad_norm",
+        "rank",
+        "targets",
+        "tokens_max",
+    }
+    return settings.model_dump(include=fields) | {
+        "model": model,
+        "optimizer": optimizer.kind,
+        "learning_rate": optimizer.learning_rate,
+    }
+
+
+def _check_promise(
+    begun: Opening, promised: dict[str, str | int | float | bool], key: NoiseKey
+) -> None:
+    changed = [
+        f"{name} was {begun.settings.get(name)} and is {value}"
+        for name, value in promised.items()
+        if begun.settings.get(name) != value
+    ]
+    if key.commitment != begun.key_commitment:
+        changed.append("the noise key is another")
+    if changed:
+        raise LedgerBroken(
+            f"Adapter {begun.adapter} began with other settings: {'; '.join(changed)}.",
+            "Restore them, or begin an adapter with a new name (HEADWATER_LEARN_ADAPTER).",
+        )
+
+
+def _sha256(adapter: Tensors) -> str:
+    return hashlib.sha256(artifact_bytes(adapter)).hexdigest()

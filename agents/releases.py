@@ -1,0 +1,87 @@
+"""What is told of an adapter's learning: its releases, and that its budget is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from models.privacy.ledger import Opening, Round
+from models.privacy.ledger_schema import Release
+from schemas import codec, headers
+from schemas.events import LEARNING_ENDED, LEARNING_ROUND, ModelUpdate, PrivacySpent, Statistic
+from schemas.topics import ANALYTICS, MODEL_UPDATES
+from streams.producer import Outgoing
+
+SOURCE = "/agents/learn"
+BASE = "base"
+
+
+def release_update(
+    opening: Opening, rounds: Sequence[Round], release: Release, artifact_uri: str
+) -> ModelUpdate:
+    """The event of a release; the same one however often it is made.
+
+    `rounds` are those of the ledger up to the release at least. Its parent is the release before.
+    """
+    record, plan = release.record, opening.plan
+    earlier = [found for found in rounds[: record.number] if found.released]
+    parent = earlier[-1] if earlier else None
+    before = (parent.epsilon or 0.0) if parent else 0.0
+    return ModelUpdate(
+        adapter=opening.adapter,
+        model_version=record.model_version,
+        origin="online",
+        published_ms=record.time_ms,
+        parent_version=parent.model_version if parent else BASE,
+        artifact_uri=artifact_uri,
+        artifact_sha256=record.artifact_sha256,
+        privacy=PrivacySpent(
+            mechanism=plan.mechanism,
+            epsilon=None if record.epsilon is None else record.epsilon - before,
+            delta=record.delta if plan.private else None,
+            epsilon_total=record.epsilon,
+            noise_multiplier=plan.noise_multiplier if plan.private else None,
+            max_grad_norm=record.max_grad_norm if plan.private else None,
+        ),
+        evaluation=record.evaluation,
+        reason=None if plan.private else "Learned without protection of those who gave feedback.",
+        cohort_first=parent.number + 1 if parent else 0,
+        cohort_last=record.number,
+        ledger_sha256=release.digest,
+    )
+
+
+def update_record(update: ModelUpdate) -> Outgoing:
+    """The record of a release. The event's id is its version, so a repeat can be told."""
+    event_id = f"{update.adapter}/{update.model_version}"
+    made = headers.make_headers(MODEL_UPDATES, event_id, SOURCE)
+    return Outgoing(MODEL_UPDATES, update.adapter, codec.checked(MODEL_UPDATES, update), made)
+
+
+def round_record(opening: Opening, record: Round) -> Outgoing:
+    """What a round came to: for operators, who see refused versions nowhere else."""
+    labels = {"model_version": record.model_version, "released": str(record.released).lower()}
+    return _statistic(LEARNING_ROUND, opening, record, record.model_version, labels)
+
+
+def ended_record(opening: Opening, last: Round) -> Outgoing:
+    """That an adapter's plan is done; the same event however often it is made."""
+    return _statistic(LEARNING_ENDED, opening, last, opening.adapter, {})
+
+
+def _statistic(
+    name: str, opening: Opening, record: Round, subject: str, labels: dict[str, str]
+) -> Outgoing:
+    values = {"rounds": float(record.number + 1), **record.evaluation}
+    if record.epsilon is not None:
+        limit = opening.plan.epsilon()
+        values |= {"epsilon": record.epsilon, "epsilon_limit": limit, "delta": record.delta}
+    statistic = Statistic(
+        name=name,
+        window_start_ms=record.time_ms,
+        window_end_ms=record.time_ms,
+        labels={"adapter": opening.adapter, "mechanism": opening.plan.mechanism, **labels},
+        values=values,
+    )
+    made = headers.make_headers(ANALYTICS, f"{name}/{subject}", SOURCE)
+    value = codec.checked(ANALYTICS, statistic)
+    return Outgoing(ANALYTICS, f"{name}/{opening.adapter}", value, made)

@@ -1,0 +1,107 @@
+"""`headwater privacy`: what was promised, what is spent, and whether the ledger holds."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agents.learning_paths import ledger_path
+from agents.pseudonyms import open_pseudonyms
+from agents.settings import JoinSettings, LearnSettings
+from infra.commands.shell import AsJson, err, out, print_json
+from schemas.errors import DataInvalid, LedgerBroken
+from streams.settings import load
+
+if TYPE_CHECKING:
+    from infra.privacy_report import AdapterReport, UserReport
+
+privacy_app = typer.Typer(help="The privacy ledger.", no_args_is_help=True)
+
+_PSEUDONYM = re.compile(r"(user|conversation|prompt)-[0-9a-f]{32}")
+
+
+@privacy_app.callback()
+def privacy() -> None:
+    """The privacy ledger."""
+
+
+@privacy_app.command("report")
+def print_report(
+    user: Annotated[
+        str | None, typer.Option(help="One person's part: a user_id, or a pseudonym.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Verify the ledger, compute epsilon anew; status 1 where the ledger is broken."""
+    # Imported late: numpy, scipy and torch.
+    from infra.privacy_report import read_spent, report, user_report
+    from models.privacy.ledger_store import LedgerStore
+
+    path = ledger_path(load(LearnSettings))
+    if not path.exists():
+        raise DataInvalid(
+            f"There is no ledger at {path}.",
+            "Nothing was learned there; HEADWATER_LEARN_FOLDER names another folder.",
+        )
+    pseudonym = None if user is None else _pseudonym(user)
+    store = LedgerStore(path)
+    broken = False
+    try:
+        for adapter in store.adapters():
+            try:
+                spent = read_spent(store, adapter)
+            except LedgerBroken as error:
+                broken = True
+                err.print(f"error: {error.message}\n{error.remedy}", style="red", markup=False)
+                continue
+            found = report(spent) if pseudonym is None else user_report(spent, pseudonym)
+            if as_json:
+                print_json(found)
+            else:
+                _print(found)
+    finally:
+        store.close()
+    if broken:
+        raise typer.Exit(1)
+
+
+def _pseudonym(user: str) -> str:
+    if _PSEUDONYM.fullmatch(user):
+        return user
+    settings = load(JoinSettings)
+    path = settings.pseudonym_key_file.expanduser()
+    if settings.pseudonym_key is None and not path.exists():
+        raise DataInvalid(
+            f"There is no pseudonym key at {path}.",
+            "Set HEADWATER_JOIN_PSEUDONYM_KEY_FILE, or name the pseudonym itself.",
+        )
+    return open_pseudonyms(settings).of(user=user, conversation=None, prompt="")
+
+
+def _print(found: AdapterReport | UserReport) -> None:
+    from infra.privacy_report import UserReport
+
+    if isinstance(found, UserReport):
+        rounds = ", ".join(map(str, found.rounds)) or "none"
+        out.print(f"{found.adapter}: {found.user}, rounds {rounds}{_epsilon(found.epsilon)}")
+        return
+    out.print(f"{found.adapter}: {found.mechanism}, the ledger holds", markup=False)
+    out.print(f"  rounds {found.rounds} of {found.rounds_max}, {found.users} users")
+    if found.epsilon_spent is None or found.epsilon_limit is None:
+        out.print("  nothing is promised to those who gave feedback")
+    else:
+        left = found.epsilon_limit - found.epsilon_spent
+        out.print(
+            f"  epsilon {found.epsilon_spent:.4f} spent of {found.epsilon_limit:.4f}, "
+            f"{left:.4f} left, at delta {found.delta:g}"
+        )
+    if found.user_epsilon:
+        shares = ", ".join(f"{name} {value:.4f}" for name, value in found.user_epsilon.items())
+        out.print(f"  of users: {shares}")
+    out.print(f"  last entry {found.ledger_sha256}")
+
+
+def _epsilon(epsilon: float | None) -> str:
+    return "" if epsilon is None else f", epsilon {epsilon:.4f}"

@@ -1,0 +1,140 @@
+"""Versions of adapters: what `model-updates` still has, and what the learner's ledger knows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from agents.learning_paths import ledger_path, versions_folder
+from agents.releases import BASE, release_update
+from agents.settings import LearnSettings
+from models.privacy.ledger import Round, verify
+from models.privacy.ledger_schema import Release
+from models.privacy.ledger_store import LedgerStore
+from schemas import codec, headers, ids
+from schemas.errors import EventInvalid, ModelUnavailable
+from schemas.events import ModelUpdate
+from schemas.topics import MODEL_UPDATES
+from streams.producer import Delivered, Outgoing, Producer
+from streams.settings import KafkaSettings
+from streams.subscription import Subscription
+
+SOURCE = "/cli/models"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version and whether it serves; `in_ledger` where the learner's ledger has it, and
+    `released` where the gate, or a person, let it go live."""
+
+    update: ModelUpdate
+    live: bool
+    in_ledger: bool
+    released: bool
+
+
+class ModelHistory:
+    """All versions that can be found, oldest first."""
+
+    def __init__(self, updates: list[ModelUpdate], learned: dict[str, tuple[ModelUpdate, bool]]):
+        live = {update.adapter: update.model_version for update in updates}
+        found = {name: update for name, (update, _) in learned.items()}
+        # The topic's record counts: the ledger knows no version that was learned elsewhere.
+        found |= {u.model_version: u for u in updates if u.origin != "rollback"}
+        found |= {u.model_version: u for u in updates if u.model_version not in found}
+        published = {update.model_version for update in updates}
+        self._live = live
+        self.versions = [
+            Version(
+                update,
+                live.get(update.adapter) == name,
+                name in learned,
+                name in published or (name in learned and learned[name][1]),
+            )
+            for name, update in found.items()
+        ]
+        self.versions.sort(key=lambda version: version.update.published_ms)
+
+    def live(self, adapter: str) -> str:
+        """The version that serves an adapter."""
+        return self._live.get(adapter, BASE)
+
+    def named(self, name: str, adapter: str) -> ModelUpdate:
+        """A version, or the base model. Raises ModelUnavailable with those that there are."""
+        if name == BASE:
+            return ModelUpdate(adapter, BASE, "base", 0)
+        for version in self.versions:
+            if version.update.model_version == name:
+                return version.update
+        names = ", ".join(version.update.model_version for version in self.versions) or "none"
+        raise ModelUnavailable(f"There is no version {name!r}.", f"The versions: {names}, {BASE}.")
+
+
+async def read_history(kafka: KafkaSettings, settings: LearnSettings) -> ModelHistory:
+    """Both sources. Raises LedgerBroken where the ledger does not hold."""
+    async with Subscription(kafka, MODEL_UPDATES, since="earliest") as subscription:
+        records = [record async for record in subscription.present()]
+    updates: list[ModelUpdate] = []
+    for record in records:
+        if record.value is None:
+            updates.append(ModelUpdate(record.key_text or "", BASE, "base", record.timestamp_ms))
+            continue
+        try:
+            updates.append(codec.decode(MODEL_UPDATES, record.value))
+        except EventInvalid:
+            # Those who serve leave it out as well, and bury it.
+            continue
+    return ModelHistory(updates, dict(_learned(settings)))
+
+
+async def publish(kafka: KafkaSettings, update: ModelUpdate) -> Delivered:
+    """Make a version live: one event."""
+    producer = Producer(kafka)
+    try:
+        made = headers.make_headers(MODEL_UPDATES, ids.new_id("event"), SOURCE)
+        value = codec.checked(MODEL_UPDATES, update)
+        return await producer.send(Outgoing(MODEL_UPDATES, update.adapter, value, made))
+    finally:
+        await producer.close()
+
+
+def made_live(update: ModelUpdate, adapter: str, why: str, *, back: bool) -> ModelUpdate:
+    """The event that makes a version live by hand: all that is known of it, and why."""
+    return msgspec.structs.replace(
+        update,
+        adapter=adapter,
+        origin="rollback" if back else update.origin,
+        published_ms=time.time_ns() // 1_000_000,
+        reason=why,
+    )
+
+
+def _learned(settings: LearnSettings) -> Iterator[tuple[str, tuple[ModelUpdate, bool]]]:
+    """Every round of the ledger as the version it made, and whether it was released."""
+    path = ledger_path(settings)
+    if not path.exists():
+        return
+    store = LedgerStore(path)
+    try:
+        for adapter in store.adapters():
+            entries = list(store.entries(adapter))
+            opening = verify(entries).opening
+            rounds = [msgspec.json.decode(entry.body, type=Round) for entry in entries[1:]]
+            for record, entry in zip(rounds, entries[1:], strict=True):
+                uri = _uri(settings, versions_folder(settings), record)
+                update = release_update(opening, rounds, Release(record, entry.digest), uri)
+                yield record.model_version, (update, record.released)
+    finally:
+        store.close()
+
+
+def _uri(settings: LearnSettings, versions: Path, record: Round) -> str:
+    folder = versions / f"{record.model_version}-{record.context[:16]}"
+    published = settings.artifacts is not None and record.released
+    return (
+        f"{(settings.artifacts or '').rstrip('/')}/{folder.name}" if published else folder.as_uri()
+    )
