@@ -14,6 +14,7 @@ from infra.commands.ask import ask, feedback
 from infra.commands.dead_letters import dead_letters_app
 from infra.commands.local import agent, demo, doctor, up
 from infra.commands.measuring import bench, eval_app
+from infra.commands.privacy import privacy_app
 from infra.commands.publish import publish
 from infra.commands.shell import err
 from infra.commands.topics import contracts_app, topics
@@ -34,6 +35,7 @@ for command in (up, demo, publish, ask, watch, feedback, topics, doctor, bench, 
 cli.add_typer(dead_letters_app, name="dead-letters")
 cli.add_typer(eval_app, name="eval")
 cli.add_typer(contracts_app, name="contracts")
+cli.add_typer(privacy_app, name="privacy")
 
 
 def app() -> None:
