@@ -169,16 +169,17 @@ class Updates:
 
     async def _bury(self, taken: Taken) -> None:
         error = await self._verdict(taken.record)
-        if error is not None:
+        # The partition may have gone to another replica meanwhile, which buries it then.
+        if error is not None and self.intake.reads(taken.record.partition):
             await bury(self._producer, taken.record, "generate", error)
         await taken.done()
 
     async def _verdict(self, record: Record) -> Exception | None:
-        """Why a record was refused, once that is settled."""
+        """Why a record was refused, once that is settled; told once, for it may be read again."""
         place = record.partition, record.offset
         while self._next.get(record.partition, 0) <= record.offset or place in self._open:
             await self._judged.wait()
-        return self._refused.get(place)
+        return self._refused.pop(place, None)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._fetching, work)

@@ -16,6 +16,7 @@ from infra.measure import percentiles
 from models.engine.load import load as load_model
 from models.engine.protocol import DEFAULT_ADAPTER
 from schemas import codec
+from schemas.errors import AnswerTimeout
 from schemas.events import Context, Message, ModelUpdate, Prompt, Sampling, TokenChunk
 from schemas.topics import CONTEXTS, MODEL_UPDATES, TOKENS
 from streams.producer import Outgoing, Producer
@@ -50,8 +51,7 @@ class _Load:
             prompt = Prompt(messages, key, Sampling(max_tokens=_ANSWER_TOKENS))
             context = codec.encode(Context(key, prompt, [], 1, 1))
             await self._producer.send(Outgoing(CONTEXTS, key, context, []))
-            async with asyncio.timeout(_WAIT_S_MAX):
-                await self._ended[key].wait()
+            await self._ended[key].wait()
 
     async def watch(self) -> None:
         """For ever."""
@@ -65,9 +65,15 @@ class _Load:
                     self._ended[chunk.prompt_id].set()
 
     async def first_token(self, version: str) -> None:
-        """Returns once the first chunk of a version is seen."""
-        async with asyncio.timeout(_WAIT_S_MAX):
-            await self._begun[version].wait()
+        """Returns once the first chunk of a version is seen. Raises AnswerTimeout."""
+        try:
+            async with asyncio.timeout(_WAIT_S_MAX):
+                await self._begun[version].wait()
+        except TimeoutError:
+            raise AnswerTimeout(
+                f"No answer came from {version} within {_WAIT_S_MAX:g} s.",
+                "The log of the generate worker may say why.",
+            ) from None
 
 
 async def bench_swaps(kafka: KafkaSettings, cache_dir: Path, model: str) -> dict[str, Any]:
@@ -76,20 +82,19 @@ async def bench_swaps(kafka: KafkaSettings, cache_dir: Path, model: str) -> dict
     way and its prefill beside the other answers."""
     producer = Producer(kafka)
     load = _Load(kafka, producer)
-    loaded = load_model(model, cache_dir, "auto", "auto")
+    tasks = [asyncio.create_task(load.watch())]
     try:
         with tempfile.TemporaryDirectory(prefix="headwater-") as folder:
+            loaded = load_model(model, cache_dir, "auto", "auto")
             adapters = random_adapters(loaded.model, Path(folder), _ADAPTERS)
             del loaded
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(load.watch())]
-                await asyncio.sleep(1.0)  # Until the watcher reads.
-                tasks += [group.create_task(load.ask()) for _ in range(_ASKING)]
-                await load.first_token("base")
-                waits_ms = [await _update(producer, load, adapters, n) for n in range(UPDATES)]
-                for task in tasks:
-                    task.cancel()
+            tasks += [asyncio.create_task(load.ask()) for _ in range(_ASKING)]
+            await load.first_token("base")
+            waits_ms = [await _update(producer, load, adapters, n) for n in range(UPDATES)]
     finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await producer.close()
     return _figures(load, waits_ms)
 

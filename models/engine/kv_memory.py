@@ -60,7 +60,10 @@ class Arena:
     def resize(self, rows: int) -> None:
         """Room for `rows` rows, at least those in use. Copies them."""
         old, used = self._kv, len(self.owners)
-        self._kv = old.new_zeros(old.shape[0], max(rows, used), *old.shape[2:])
+        rows = max(rows, used)
+        if rows == old.shape[1]:
+            return
+        self._kv = old.new_zeros(old.shape[0], rows, *old.shape[2:])
         self._kv[:, :used] = old[:, :used]
         self.layers = self._kv.unbind(0)
 
@@ -97,12 +100,15 @@ class KvMemory:
         self._like = like
         # Of requests alone: prefixes give way.
         self.held_tokens = 0
+        self._staged_tokens = 0
 
     def admit(self, tokens: int) -> Held | None:
         """A stage for `tokens` and the promise of a row for one more; None when nothing is free."""
         arena = self._arena_for(tokens + 1)
         if not self._reserve(arena.row_tokens + tokens):
             return None
+        self._make_way(tokens)
+        self._staged_tokens += tokens
         stage = self._like.new_empty(self._shape.layers, tokens, self._shape.kv_size)
         return Held(arena, stage)
 
@@ -114,6 +120,9 @@ class KvMemory:
         self.held_tokens -= stage.shape[1]
         self._make_row(held.arena)
         held.arena.take(held, stage)
+        self._staged_tokens -= stage.shape[1]
+        # Its prefix may have been stored just before.
+        self._make_way(0)
 
     def grow(self, held: Held) -> bool:
         """Moves a row to the next larger size; False when nothing is free."""
@@ -133,7 +142,15 @@ class KvMemory:
         self.held_tokens -= held.tokens
         if held.stage is None:
             held.arena.give_back(held)
+        else:
+            self._staged_tokens -= held.stage.shape[1]
         held.stage = None
+
+    @property
+    def allocated_tokens(self) -> int:
+        """All positions that take memory, idle rows included; at most `tokens_max`."""
+        rows = sum(arena.capacity_tokens for arena in self.arenas)
+        return rows + self._staged_tokens + self.prefixes.tokens
 
     @property
     def usage(self) -> float:
@@ -152,18 +169,23 @@ class KvMemory:
         if not arena.full:
             return
         rows = len(arena.owners)
+        others = self.allocated_tokens - arena.capacity_tokens
         for wanted in (max(2 * rows, 1), rows + 1):
-            if self._allocated(arena) + wanted * arena.row_tokens <= self.tokens_max:
+            if others + wanted * arena.row_tokens <= self.tokens_max:
                 arena.resize(wanted)
                 return
-        # Others keep rows that nobody uses any more.
-        for other in self.arenas:
-            other.resize(0)
+        self._make_way(arena.row_tokens)
         arena.resize(rows + 1)
 
-    def _allocated(self, but: Arena) -> int:
-        rows = sum(arena.capacity_tokens for arena in self.arenas if arena is not but)
-        return rows + self.prefixes.tokens
+    def _make_way(self, tokens: int) -> None:
+        """Rows that nobody uses give way to so many positions, then prefixes."""
+        over = self.allocated_tokens + tokens - self.tokens_max
+        if over <= 0:
+            return
+        for arena in self.arenas:
+            arena.resize(0)
+        room = self.tokens_max - tokens - (self.allocated_tokens - self.prefixes.tokens)
+        self.prefixes.shrink(max(0, room))
 
     def _arena_for(self, tokens: int) -> Arena:
         return next(arena for arena in self.arenas if arena.row_tokens >= tokens)

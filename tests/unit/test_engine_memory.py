@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -12,9 +13,9 @@ import pytest
 from tiny_adapter import write_tiny_adapter
 from tiny_model import build_tiny_model
 
-from models.engine.kv_memory import KvMemory
 from models.engine.options import TorchEngineOptions
 from models.engine.protocol import GenerationRequest, SamplingParams
+from models.engine.scheduler import Scheduler
 from models.engine.torch_engine import TorchEngine
 
 TOKEN_BYTES = 2 * 2 * 2 * 16 * 4  # layers, keys and values, key heads, head size, float32
@@ -32,6 +33,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@dataclass
+class Peak:
+    """The most positions that ever took memory, and that requests ever held."""
+
+    allocated: int = 0
+    held: int = 0
+
+
 class Asking:
     """Counts requests down."""
 
@@ -43,8 +52,8 @@ class Asking:
     async def go_on(self) -> None:
         while self.left > 0:
             self.left -= 1
-            # Prefixes that come again and others that do not, up to a quarter of all memory.
-            content = f"{self.left % 97} " + "down to the sea " * (self.left % 13 * 6)
+            # Beginnings that come again, and prompts of up to an eighth of all memory.
+            content = "down to the sea " * (self.left % 13 * 6) + f"{self.left % 97}"
             asked = GenerationRequest(
                 "r",
                 ({"role": "user", "content": content},),
@@ -60,31 +69,31 @@ async def keep_swapping(engine: TorchEngine, folder: Path) -> None:
     while True:
         number += 1
         await engine.load_adapter("default", f"v{number}", folder / f"adapter-{number % 2}")
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)
 
 
-async def keep_checking(kv: KvMemory) -> None:
-    while True:
-        rows = sum(arena.capacity_tokens for arena in kv.arenas)
-        assert rows + kv.prefixes.tokens <= kv.tokens_max
-        assert kv.held_tokens <= kv.tokens_max
-        await asyncio.sleep(0.003)
+def watched(scheduler: Scheduler) -> Peak:
+    """Looks at the memory of keys and values after each step."""
+    kv, step, peak = scheduler.model.kv, scheduler.step, Peak()
+
+    def step_and_look() -> None:
+        step()
+        peak.allocated = max(peak.allocated, kv.allocated_tokens)
+        peak.held = max(peak.held, kv.held_tokens)
+
+    scheduler.step = step_and_look  # type: ignore[method-assign]
+    return peak
 
 
 async def served(engine: TorchEngine, folder: Path, count: int) -> int:
     """Serves so many requests; returns the resident bytes after them."""
-    assert engine._scheduler is not None
     asking = Asking(engine, count)
-    beside = [
-        asyncio.create_task(keep_swapping(engine, folder)),
-        asyncio.create_task(keep_checking(engine._scheduler.model.kv)),
-    ]
+    swapping = asyncio.create_task(keep_swapping(engine, folder))
     await asyncio.gather(*(asking.go_on() for _ in range(ASKING)))
-    for task in beside:
-        # One that failed says so here.
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+    # If it has failed, it says so here.
+    swapping.cancel()
+    with suppress(asyncio.CancelledError):
+        await swapping
     assert asking.reasons <= {"stop", "length"}
     gc.collect()
     return int(psutil.Process().memory_info().rss)
@@ -104,10 +113,15 @@ async def grows(folder: Path, warm_up: int, count: int) -> int:
     )
     await engine.start()
     try:
+        assert engine._scheduler is not None
+        peak = watched(engine._scheduler)
         before = await served(engine, folder, warm_up)
         after = await served(engine, folder, count)
         assert engine.metrics.get_sample_value("headwater:kv_cache_usage_perc") == 0
         assert engine.metrics.get_sample_value("headwater:prefix_cache_hits_total") > 0
+        # The limit was reached, and never passed.
+        assert KV_TOKENS / 2 < peak.held <= KV_TOKENS
+        assert KV_TOKENS / 2 < peak.allocated <= KV_TOKENS
         return after - before
     finally:
         await engine.close()
