@@ -96,6 +96,6 @@ async def _until_other(client: Client, version: str) -> float:
     """Seconds until an answer of one token comes from another version."""
     begun = time.perf_counter()
     async with asyncio.timeout(_NEW_VERSION_S_MAX):
-        while await _version(client) == version:
+        while await _version(client) == version:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     return time.perf_counter() - begun
