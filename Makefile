@@ -13,7 +13,7 @@ LLAMA_FLAGS := $(if $(filter x86_64,$(shell uname -m)),-mno-amx-tile -mno-amx-in
 CMAKE_BUILD_PARALLEL_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-long llama-server lint bench bench-engine bench-swaps lock clean
+.PHONY: help venv demo test test-long llama-server lint bench bench-engine bench-swaps bench-learn lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,9 @@ bench: $(STAMP) ## measure, as ratios within one run
 
 bench-engine: $(STAMP) ## measure the engine beside its peers (10 minutes)
 	$(BIN)/python -m infra.bench.engine $(ARGS)
+
+bench-learn: $(STAMP) ## measure from feedback to the first token of a new version (4 minutes)
+	$(BIN)/headwater bench learning $(ARGS)
 
 bench-swaps: $(STAMP) ## measure swaps of adapters under load (4 minutes)
 	$(BIN)/headwater bench swaps $(ARGS)

@@ -17,6 +17,7 @@ from agents.learning_paths import (
 from agents.settings import GenerateSettings, LearnSettings
 from models.engine.load import Loaded, load
 from models.learning.adapter_files import artifact_bytes
+from models.learning.cohort_gradient import Contribution
 from models.learning.examples import CohortAssembler, TrainingExample
 from models.learning.gate import Gate, LiveVersion, read_questions
 from models.learning.learner import Learner, LearnerSettings
@@ -64,6 +65,9 @@ class Learning:
         self._offsets = dict(self.rounds.offsets)
         # Of the open cohort; the ledger knows those of the others.
         self._seen: set[str] = set()
+        # By user, with the examples that each was computed from: work that need not wait for the
+        # cohort's last user. Each is computed alone, so that a round done again is the same one.
+        self._contributions: dict[str, tuple[int, Contribution]] = {}
 
     @property
     def spent(self) -> bool:
@@ -85,9 +89,22 @@ class Learning:
         self._seen.add(example.example_id)
         cohort = self._assembler.add(example)
         if cohort is None:
+            if pending := self._assembler.pending(example.user):
+                self._contribute(example.user, pending)
             return None
+        parts = [self._contribute(user, found) for user, found in cohort.examples.items()]
+        found = self.rounds.finish(cohort, dict(self._offsets), self._judge, parts)[0]
         self._seen.clear()
-        return self.rounds.finish(cohort, dict(self._offsets), self._judge)[0]
+        self._contributions.clear()
+        return found
+
+    def _contribute(self, user: str, examples: list[TrainingExample]) -> Contribution:
+        """A user's part of the next step, computed again only where examples have come since."""
+        count, known = self._contributions.get(user, (0, None))
+        if known is None or count != len(examples):
+            known = self._learner.contribution(examples)
+            self._contributions[user] = len(examples), known
+        return known
 
     def close(self) -> None:
         """Closes the ledger."""
@@ -158,7 +175,6 @@ def _learner(
         _optimizer(settings),
         settings.cohort_size,
         settings.max_grad_norm,
-        rows_max=settings.rows_max,
         tokens_max=settings.tokens_max,
     )
     shapes = {name: tuple(tensor.shape) for name, tensor in adapter.items()}

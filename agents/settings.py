@@ -215,7 +215,6 @@ class LearnSettings(BaseSettings):
     )
     learning_rate: float | None = Field(None, gt=0, description="default: as the optimizer's")
     tokens_max: int = Field(512, ge=16, description="prompt and answer of an example together")
-    rows_max: int = Field(8, ge=1, description="examples computed at once; memory grows with it")
     gate_set: Path | None = Field(
         None,
         description="public questions with answers, JSONL; default: some on Python's standard "

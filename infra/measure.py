@@ -8,7 +8,7 @@ from typing import Final
 
 from schemas import codec
 from schemas.events import Generation
-from schemas.topics import CONTEXTS, GENERATIONS, PASSAGES, PROMPTS, TOKENS, Topic
+from schemas.topics import CONTEXTS, EXAMPLES, GENERATIONS, PASSAGES, PROMPTS, TOKENS, Topic
 from streams.admin import describe_topics
 from streams.settings import KafkaSettings
 from streams.subscription import Subscription
@@ -22,7 +22,7 @@ HOPS: Final = (
 
 
 # Topics that are written in transactions, whose markers take up offsets.
-_TRANSACTIONAL: Final = (PASSAGES, GENERATIONS)
+_TRANSACTIONAL: Final = (PASSAGES, GENERATIONS, EXAMPLES)
 
 
 def percentiles(values: Iterable[float]) -> dict[str, float | int | None]:

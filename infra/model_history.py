@@ -88,7 +88,38 @@ async def read_history(kafka: KafkaSettings, settings: LearnSettings) -> ModelHi
         except EventInvalid:
             # Those who serve leave it out as well, and bury it.
             continue
-    return ModelHistory(updates, dict(_learned(settings)))
+    return ModelHistory(updates, read_learned(settings))
+
+
+def read_learned(settings: LearnSettings) -> dict[str, tuple[ModelUpdate, bool]]:
+    """Every round of the ledger as the version it made, and whether it was released.
+
+    Raises LedgerBroken where the ledger does not hold.
+    """
+    path = ledger_path(settings)
+    if not path.exists():
+        return {}
+    store = LedgerStore(path)
+    try:
+        return {
+            name: found
+            for adapter in store.adapters()
+            for name, found in _versions(store, adapter, settings)
+        }
+    finally:
+        store.close()
+
+
+def _versions(
+    store: LedgerStore, adapter: str, settings: LearnSettings
+) -> Iterator[tuple[str, tuple[ModelUpdate, bool]]]:
+    entries = list(store.entries(adapter))
+    opening = verify(entries).opening
+    rounds = [msgspec.json.decode(entry.body, type=Round) for entry in entries[1:]]
+    for record, entry in zip(rounds, entries[1:], strict=True):
+        uri = _uri(settings, versions_folder(settings), record)
+        update = release_update(opening, rounds, Release(record, entry.digest), uri)
+        yield record.model_version, (update, record.released)
 
 
 async def publish(kafka: KafkaSettings, update: ModelUpdate) -> Delivered:
@@ -111,25 +142,6 @@ def made_live(update: ModelUpdate, adapter: str, why: str, *, back: bool) -> Mod
         published_ms=time.time_ns() // 1_000_000,
         reason=why,
     )
-
-
-def _learned(settings: LearnSettings) -> Iterator[tuple[str, tuple[ModelUpdate, bool]]]:
-    """Every round of the ledger as the version it made, and whether it was released."""
-    path = ledger_path(settings)
-    if not path.exists():
-        return
-    store = LedgerStore(path)
-    try:
-        for adapter in store.adapters():
-            entries = list(store.entries(adapter))
-            opening = verify(entries).opening
-            rounds = [msgspec.json.decode(entry.body, type=Round) for entry in entries[1:]]
-            for record, entry in zip(rounds, entries[1:], strict=True):
-                uri = _uri(settings, versions_folder(settings), record)
-                update = release_update(opening, rounds, Release(record, entry.digest), uri)
-                yield record.model_version, (update, record.released)
-    finally:
-        store.close()
 
 
 def _uri(settings: LearnSettings, versions: Path, record: Round) -> str:

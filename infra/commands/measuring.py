@@ -14,13 +14,13 @@ import typer
 from infra.commands.local import fetched, limit_spinning, supervised
 from infra.commands.shell import AsJson, err, out, print_json, run
 from infra.ports import free_ports
-from infra.river import ANSWERING, local_river
+from infra.river import AGENTS, ANSWERING, local_river
 from schemas.errors import SettingsInvalid
 from streams.settings import KafkaSettings, load
 
 eval_app = typer.Typer(help="Quality on real data, through the topics.", no_args_is_help=True)
 
-BENCHMARKS = ("publish", "freshness", "first-token", "private-step", "swaps")
+BENCHMARKS = ("publish", "freshness", "first-token", "private-step", "swaps", "learning")
 
 
 @eval_app.command()
@@ -135,7 +135,11 @@ def bench(
         result["private-step"] = bench_private_step(user_cache_dir())
     if "swaps" in chosen:
         result["swaps"] = _swaps()
-    if set(chosen) - {"publish", "private-step", "swaps"}:
+    if "learning" in chosen:
+        from infra.bench.learning import LEARNING_ENV, bench_learning
+
+        result["learning"] = on_own_river(bench_learning, AGENTS, LEARNING_ENV)
+    if set(chosen) - {"publish", "private-step", "swaps", "learning"}:
         result |= on_own_river(through_agents, ANSWERING)
     _print(result, as_json)
 

@@ -19,14 +19,14 @@ COHORT_SIZE: Final = 16
 LEARNING_ENV: Final = {"HEADWATER_LEARN_COHORT_SIZE": str(COHORT_SIZE)}
 _COHORTS_MAX: Final = 4
 _RELEASES_WANTED: Final = 2
-_HELD_OUT: Final = 24
+HELD_OUT: Final = 24
 _ROUND_S_MAX: Final = 120.0
 
 
 async def teach(client: Client) -> dict[str, Any]:
     """Reward on held-out questions, cohorts of feedback, and the reward again; with the cost."""
     out.rule("Feedback makes a better model", align="left", style="bold")
-    held_out, panel = questions("held-out")[:_HELD_OUT], questions("panel")
+    held_out, panel = questions("held-out")[:HELD_OUT], questions("panel")
     before = await ask_all(client, held_out)
     out.print(f"reward on {len(held_out)} held-out questions: {mean_reward(before):.3f}")
     rounds: list[dict[str, Any]] = []

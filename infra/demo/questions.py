@@ -41,7 +41,7 @@ def questions(share: Share) -> list[DocQuestion]:
     return sorted(_dealt()[share], key=lambda found: _digest(found.name))
 
 
-def write_gate_set(path: Path, questions_max: int = 32) -> None:
+def write_gate_set(path: Path, questions_max: int = 16) -> None:
     """The gate's questions as the model is asked them, with the passage: JSONL."""
     lines = []
     for found in questions("gate")[:questions_max]:

@@ -36,6 +36,37 @@ class CohortGradient:
     losses: list[list[float]]
 
 
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """One user's part of a cohort's sum, clipped, in float64; as private as a CohortGradient."""
+
+    gradient: Tensors
+    norm: float
+    losses: list[float]
+
+
+def contribution(
+    model: AdaptedModel,
+    adapter: Tensors,
+    examples: Sequence[EncodedExample],
+    norm_max: float | None,
+) -> Contribution:
+    """What one user adds, computed alone: it does not depend on who else is in the cohort."""
+    gradients, (losses,) = _gradients(model, adapter, [examples])
+    norms = user_norms(gradients)
+    return Contribution(clipped_sum(gradients, norms, norm_max), float(norms[0]), losses)
+
+
+def summed(contributions: Sequence[Contribution]) -> CohortGradient:
+    """The sum of a cohort's contributions, in their order: equal parts give an equal sum."""
+    total = {name: tensor.clone() for name, tensor in contributions[0].gradient.items()}
+    for one in contributions[1:]:
+        for name, tensor in one.gradient.items():
+            total[name] += tensor
+    norms = torch.tensor([one.norm for one in contributions], dtype=torch.float64)
+    return CohortGradient(total, norms, [one.losses for one in contributions])
+
+
 def cohort_gradient(
     model: AdaptedModel,
     adapter: Tensors,

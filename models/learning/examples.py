@@ -71,6 +71,10 @@ class CohortAssembler:
             return None
         return self._close()
 
+    def pending(self, user: str) -> list[TrainingExample]:
+        """What was taken of a user of the open cohort, so far."""
+        return list(self._open.examples.get(user, []))
+
     def _close(self) -> Cohort:
         complete = self._open
         self._participation.record(complete.users, complete.number)

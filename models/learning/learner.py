@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -13,7 +14,14 @@ from models.engine.chat import chat_end_token
 from models.engine.load import Loaded
 from models.learning.adapter_files import artifact_bytes
 from models.learning.batches import encode_answer
-from models.learning.cohort_gradient import CohortGradient, EncodedExample, cohort_gradient
+from models.learning.cohort_gradient import (
+    CohortGradient,
+    Contribution,
+    EncodedExample,
+    cohort_gradient,
+    contribution,
+    summed,
+)
 from models.learning.examples import Cohort, TrainingExample
 from models.learning.lora import LoraShape
 from models.learning.optimizers import Optimizer, OptimizerSettings
@@ -78,8 +86,15 @@ class Learner:
         digest.update(msgspec.json.encode(cohort, order="deterministic"))
         return digest.digest()
 
-    def step(self, cohort: Cohort) -> CohortGradient:
-        """Learns from a cohort.
+    def contribution(self, examples: list[TrainingExample]) -> Contribution:
+        """What one user's examples add to the next step: for work that need not wait for the rest
+        of the cohort. It holds until the next step only. Raises EventInvalid."""
+        return contribution(self._model, self.adapter, self._encoded(examples), self._norm_max)
+
+    def step(
+        self, cohort: Cohort, contributions: Sequence[Contribution] | None = None
+    ) -> CohortGradient:
+        """Learns from a cohort; `contributions`, one for each of its users in order, save work.
 
         1. Each user's gradient is computed and, in private, cut to max_grad_norm.
         2. The mechanism adds noise to their sum.
@@ -89,9 +104,13 @@ class Learner:
         Raises BudgetSpent after the plan's last round; nothing has changed then.
         """
         context = self.context(cohort)
-        norm = self.max_grad_norm if self.mechanism.plan.private else None
-        users = [self._encoded(examples) for examples in cohort.examples.values()]
-        found = cohort_gradient(self._model, self.adapter, users, norm, self._settings.rows_max)
+        if contributions is not None:
+            found = summed(contributions)
+        else:
+            users = [self._encoded(examples) for examples in cohort.examples.values()]
+            found = cohort_gradient(
+                self._model, self.adapter, users, self._norm_max, self._settings.rows_max
+            )
         # The count draws its noise under the number of this round, so it comes first.
         norm_after = self._norm_after(found.norms, context)
         noisy = self.mechanism.privatise(found.total, self.max_grad_norm, context)
@@ -99,6 +118,10 @@ class Learner:
         self._optimizer.step(self.adapter, gradient)
         self.max_grad_norm = norm_after
         return found
+
+    @property
+    def _norm_max(self) -> float | None:
+        return self.max_grad_norm if self.mechanism.plan.private else None
 
     def _norm_after(self, norms: Tensor, context: bytes) -> float:
         adaptive = self._settings.adaptive

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from models.learning.adapter_files import write_adapter
-from models.learning.cohort_gradient import CohortGradient
+from models.learning.cohort_gradient import CohortGradient, Contribution
 from models.learning.examples import Cohort
 from models.learning.learner import Learner
 from models.privacy.ledger import Opening, Round, declared_epsilon
@@ -61,8 +61,10 @@ class Rounds:
         cohort: Cohort,
         offsets: dict[str, int],
         judge: Callable[[Tensors], Judgement],
+        contributions: Sequence[Contribution] | None = None,
     ) -> tuple[Round, CohortGradient]:
-        """One round. `offsets` are the next to be read once it is done.
+        """One round. `offsets` are the next to be read once it is done; `contributions` are those
+        of the cohort's users where they were computed already.
 
         1. The learner steps, in memory.
         2. The candidate is written, durable, in a folder named by its input.
@@ -73,7 +75,7 @@ class Rounds:
         """
         context = self._learner.context(cohort)
         norm = self._learner.max_grad_norm
-        found = self._learner.step(cohort)
+        found = self._learner.step(cohort, contributions)
         judgement = judge(self._learner.adapter)
         version = f"{self._adapter}-{self.number + 1}"
         folder = self.folder(version, context.hex())

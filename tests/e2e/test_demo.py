@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from infra.demo.learning import COHORT_SIZE, HELD_OUT
 from infra.demo.run import QUESTIONS
 from models.weights import packaged_gguf
 from schemas.errors import ModelUnavailable
@@ -51,16 +52,24 @@ def test_the_demo_ends_by_itself_with_grounded_answers_and_a_summary(tmp_path: P
     assert set(records) == {topic.name for topic in TOPICS}
     assert records["documents"] == summary["documents"] > 500
     assert records["passages"] >= records["documents"]
-    counted = ("prompts", "contexts", "generations", "feedback")
-    assert [records[name] for name in counted] == [len(QUESTIONS)] * 4
+    learning = summary["learning"]
+    taught = COHORT_SIZE * len(learning["rounds"])
+    asked = len(QUESTIONS) + taught + 2 * HELD_OUT
+    assert [records[name] for name in ("prompts", "contexts", "generations")] == [asked] * 3
+    assert records["feedback"] == records["examples"] == len(QUESTIONS) + taught
     assert records["dead-letters"] == 0
+    assert learning["versions_released"] == records["model-updates"] >= 2
+    assert learning["version"] == learning["rounds"][-1]["version"]
+    assert 0 < learning["epsilon_spent"] <= 8
+    assert 0 < learning["reward_before"] < 1
+    assert 0 < learning["reward_after"] < 1
     assert summary["freshness_ms"]["n"] == summary["documents"]
     assert 0 < summary["freshness_ms"]["p50"] <= summary["freshness_ms"]["p99"]
     assert all(hop["n"] == len(QUESTIONS) for hop in summary["hops_ms"].values())
     assert summary["tokens_per_s"] > 0
     for answer in summary["answers"]:
-        asked = answer["question"].split()[2]
-        assert answer["passages"][0] == f"stdlib/{asked}"
+        name = answer["question"].split()[2]
+        assert answer["passages"][0] == f"stdlib/{name}"
         assert answer["text"].strip()
     # A model of 135 M parameters does not always keep to the words of its passage.
     assert any(answer["cited"] for answer in summary["answers"])
@@ -84,7 +93,7 @@ def test_ctrl_c_stops_every_process(tmp_path: Path) -> None:
             if line.startswith("ingest ready"):
                 break
         family = psutil.Process(process.pid).children(recursive=True)
-        assert len(family) >= 4  # Kafka and three agents, at least.
+        assert len(family) >= 6  # Kafka and five agents, at least.
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
         _, alive = psutil.wait_procs(family, timeout=5)
