@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from infra.commands.learning import learning
 from infra.commands.local import fetched, limit_spinning, supervised
 from infra.commands.shell import AsJson, err, out, print_json, run
 from infra.ports import free_ports
@@ -18,7 +18,8 @@ from infra.river import AGENTS, ANSWERING, local_river
 from schemas.errors import SettingsInvalid
 from streams.settings import KafkaSettings, load
 
-eval_app = typer.Typer(help="Quality on real data, through the topics.", no_args_is_help=True)
+eval_app = typer.Typer(help="Quality on real data.", no_args_is_help=True)
+eval_app.command()(learning)
 
 BENCHMARKS = ("publish", "freshness", "first-token", "private-step", "swaps", "learning")
 
@@ -52,51 +53,6 @@ def retrieval(
     _print(result, as_json)
     if not (result["dense_equals_brute_force"] and result["fused_beats_dense"]):
         raise typer.Exit(1)
-
-
-@eval_app.command()
-def learning(
-    dataset: Annotated[Path, typer.Option(help="Folder of the E2E data set.")],
-    mode: Annotated[str, typer.Option(help="none, gaussian, correlated or opacus.")] = "correlated",
-    epsilon: Annotated[float, typer.Option(help="Privacy budget; none ignores it.")] = 8.0,
-    delta: Annotated[float, typer.Option()] = 1e-6,
-    limit: Annotated[int | None, typer.Option(help="Corrections to learn from.")] = None,
-    per_user: Annotated[int, typer.Option(help="Corrections that a user gives at most.")] = 1,
-    cohort: Annotated[int, typer.Option(help="Users in a cohort.")] = 64,
-    test: Annotated[int, typer.Option(help="Test questions to be answered.")] = 100,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw losses against events.")] = None,
-) -> None:
-    """Replay corrections as a stream through the learner, without Kafka, and score the result.
-
-    Noise is drawn anew for each run. 10 corrections a second on two cores.
-    """
-    from infra.evaluation.learning import OPTIMIZERS, Setting, replay
-    from infra.evaluation.learning_plot import draw
-    from models.cache import user_cache_dir
-    from models.engine.load import load as load_model
-    from models.learning.e2e import read_corrections, read_test
-
-    chosen = next((name for name in OPTIMIZERS if name == mode), None)
-    if chosen is None:
-        raise SettingsInvalid(f"There is no mode {mode}.", f"They are {', '.join(OPTIMIZERS)}.")
-    corrections = read_corrections(dataset, limit, per_user)
-    questions = read_test(dataset, test)
-    loaded = load_model("smollm2", user_cache_dir(), "auto", "auto")
-    setting = Setting(
-        chosen,
-        OPTIMIZERS[chosen],
-        epsilon=epsilon,
-        delta=delta,
-        cohort_size=cohort,
-        examples_per_user_max=per_user,
-    )
-    result = replay(loaded, corrections, questions, setting)
-    if json_file is not None:
-        json_file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    if plot is not None:
-        draw([result], plot)
-    _print({name: result[name] for name in ("epsilon", "rounds", "static", "final")}, False)
 
 
 def bench(

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from infra.evaluation.text_scores import text_scores
-from models.engine.chat import chat_end_token
+from infra.evaluation.answers import Answerer
 from models.engine.load import Loaded
 from models.learning.e2e import Described
 from models.learning.examples import Cohort, CohortAssembler, TrainingExample, assemble
 from models.learning.learner import Learner, LearnerSettings
 from models.learning.lora import LoraShape, new_adapter
 from models.learning.optimizers import OptimizerSettings
-from models.learning.quality import greedy_answers, mean_loss
 from models.privacy.adaptive import AdaptiveNorm
 from models.privacy.ledger import declared_epsilon
 from models.privacy.mechanism import open_mechanism
+from models.privacy.noise import Tensors
 from models.privacy.participation import Participation
 from models.privacy.plan import Plan, make_plan
 from models.privacy.randomness import NoiseKey
 from schemas.errors import SettingsInvalid
 
 Points = list[dict[str, float]]
+Report = Callable[[int, int], None]
 # "opacus" is its DP-SGD with the noise of "gaussian".
 Mode = Literal["none", "gaussian", "correlated", "opacus"]
 
@@ -41,7 +42,11 @@ OPTIMIZERS: dict[Mode, OptimizerSettings] = {
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One way to learn. `evaluations` times on the way the test loss is taken."""
+    """One way to learn.
+
+    `evaluations` times, at equal distances, the test loss is taken, and the next cohort's questions
+    are answered for a BLEU score before it is learned from.
+    """
 
     mode: Mode
     optimizer: OptimizerSettings
@@ -57,6 +62,30 @@ class Setting:
     examples_per_user_max: int = 8
     evaluations: int = 4
 
+    @classmethod
+    def of(cls, mode: Mode, epsilon: float) -> Setting:
+        """With the optimizer that suits the mode."""
+        return cls(mode, OPTIMIZERS[mode], epsilon)
+
+    def tuned(self, learning_rate: float | None, max_grad_norm: float | None) -> Setting:
+        """With another learning rate or norm, where they are given."""
+        rate = self.optimizer.learning_rate if learning_rate is None else learning_rate
+        norm = self.max_grad_norm if max_grad_norm is None else max_grad_norm
+        return replace(
+            self, optimizer=replace(self.optimizer, learning_rate=rate), max_grad_norm=norm
+        )
+
+    def plan(self, rounds_max: int) -> Plan:
+        return make_plan(
+            "gaussian" if self.mode == "opacus" else self.mode,
+            epsilon=self.epsilon,
+            delta=self.delta,
+            rounds_max=rounds_max,
+            participations_max=self.participations_max,
+            separation_min=self.separation_min,
+            count_share=self.count_share,
+        )
+
 
 def replay(
     loaded: Loaded,
@@ -64,66 +93,117 @@ def replay(
     test: Sequence[Described],
     setting: Setting,
     key: NoiseKey | None = None,
+    report: Report = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Losses before each step (prequential), test loss on the way, and test scores at the end.
+    """Losses and BLEU before each step (prequential), test loss on the way, test scores at the end.
 
-    The static model's scores stand beside: `static`. Noise differs from run to run without a `key`.
+    The plan has as many rounds as the stream has cohorts. Noise differs from run to run without a
+    `key`. `report` is told cohorts done and all. Raises SettingsInvalid where the corrections do
+    not fill one cohort.
     """
-    plan = _plan(setting, len(corrections))
+    cohorts = cohorts_of(corrections, setting)
+    plan = setting.plan(len(cohorts))
     learner = _learner(loaded, setting, plan, key)
-    assembler = CohortAssembler(
-        setting.cohort_size, setting.examples_per_user_max, Participation(plan), 0
-    )
-    cohorts = assemble(corrections, assembler)[: plan.rounds_max]
+    answerer = Answerer(loaded, learner)
     begun = time.perf_counter()
     try:
-        static = _scores(loaded, learner, test)
-        curve: Points = [{"events": 0, "test_loss": static["loss"]}]
-        prequential: Points = []
-        if setting.mode == "opacus":
-            _learn_with_opacus(learner, cohorts, setting)
-        else:
-            prequential, on_the_way = _learn(learner, cohorts, test, setting.evaluations)
-            curve += on_the_way
-        final = _scores(loaded, learner, test)
+        steps = _steps(learner, cohorts, setting)
+        with closing(steps):
+            prequential, curve, final = _follow(
+                steps, cohorts, test, answerer, setting.evaluations, report
+            )
     finally:
         learner.close()
-    events = sum(len(cohort.example_ids) for cohort in cohorts)
-    curve.append({"events": events, "test_loss": final["loss"]})
     return {
         "setting": asdict(setting),
         "rounds": len(cohorts),
-        "events": events,
+        "events": prequential[-1]["events"],
         "epsilon": declared_epsilon(plan, len(cohorts)),
         "noise_multiplier": round(plan.noise_multiplier, 4),
+        "test_questions": len(test),
         "seconds": round(time.perf_counter() - begun, 1),
-        "static": static,
         "final": final,
         "test_curve": curve,
         "prequential": prequential,
     }
 
 
-def _learn(
-    learner: Learner, cohorts: Sequence[Cohort], test: Sequence[Described], evaluations: int
-) -> tuple[Points, Points]:
-    """Losses before each step, and test losses on the way."""
-    stops = {len(cohorts) * i // evaluations for i in range(1, evaluations)}
+def check(corrections: Sequence[TrainingExample], setting: Setting) -> None:
+    """Raises what `replay` would refuse, in less than a second."""
+    setting.plan(len(cohorts_of(corrections, setting)))
+
+
+def static_scores(loaded: Loaded, test: Sequence[Described]) -> dict[str, float]:
+    """The scores of the model before it learns anything."""
+    setting = Setting("none", OPTIMIZERS["none"])
+    learner = _learner(loaded, setting, setting.plan(1), None)
+    try:
+        return Answerer(loaded, learner).scores({}, test)
+    finally:
+        learner.close()
+
+
+def cohorts_of(corrections: Sequence[TrainingExample], setting: Setting) -> list[Cohort]:
+    """By the rules of participation alone; the last, unfinished cohort is left out."""
+    rules = setting.plan(max(1, len(corrections)))
+    assembler = CohortAssembler(
+        setting.cohort_size, setting.examples_per_user_max, Participation(rules), 0
+    )
+    cohorts = assemble(corrections, assembler)
+    if not cohorts:
+        raise SettingsInvalid(
+            f"{len(corrections)} corrections do not fill a cohort of {setting.cohort_size} users.",
+            "Raise --limit, or lower --cohort.",
+        )
+    return cohorts
+
+
+def _follow(
+    steps: Iterator[tuple[Tensors, list[float]]],
+    cohorts: Sequence[Cohort],
+    test: Sequence[Described],
+    answerer: Answerer,
+    evaluations: int,
+    report: Report,
+) -> tuple[Points, Points, dict[str, float]]:
+    """Losses and BLEU before each step, test losses on the way, and the scores at the end."""
+    stops = {len(cohorts) * i // evaluations for i in range(evaluations)}
     prequential: Points = []
     curve: Points = []
     events = 0
+    adapter: Tensors = {}
     for cohort in cohorts:
-        losses = [x for found in learner.step(cohort).losses for x in found]
+        point: dict[str, float] = {}
+        if cohort.number in stops:
+            point["bleu"] = answerer.cohort_bleu(adapter, cohort)
+            curve.append({"events": events, "test_loss": answerer.test_loss(adapter, test)})
+        adapter, losses = next(steps)
         events += len(losses)
-        prequential.append({"events": events, "loss": round(statistics.fmean(losses), 4)})
-        if cohort.number + 1 in stops:
-            curve.append({"events": events, "test_loss": _test_loss(learner, test)})
-    return prequential, curve
+        point |= {"events": events, "loss": round(statistics.fmean(losses), 4)}
+        prequential.append(point)
+        report(cohort.number + 1, len(cohorts))
+    final = answerer.scores(adapter, test)
+    curve.append({"events": events, "test_loss": final["loss"]})
+    return prequential, curve, final
 
 
-def _learn_with_opacus(learner: Learner, cohorts: Sequence[Cohort], setting: Setting) -> None:
+def _steps(
+    learner: Learner, cohorts: Sequence[Cohort], setting: Setting
+) -> Generator[tuple[Tensors, list[float]]]:
+    """After each cohort, the adapter to evaluate with, and the losses before the step."""
+    if setting.mode == "opacus":
+        yield from _opacus_steps(learner, cohorts, setting)
+        return
+    for cohort in cohorts:
+        losses = [loss for found in learner.step(cohort).losses for loss in found]
+        yield learner.adapter, losses
+
+
+def _opacus_steps(
+    learner: Learner, cohorts: Sequence[Cohort], setting: Setting
+) -> Generator[tuple[Tensors, list[float]]]:
     # Imported late: Opacus takes seconds, and only this mode needs it.
-    from infra.evaluation.opacus_baseline import opacus_adapter
+    from infra.evaluation.opacus_baseline import opacus_steps
 
     if setting.examples_per_user_max > 1 or setting.count_share:
         raise SettingsInvalid(
@@ -134,26 +214,12 @@ def _learn_with_opacus(learner: Learner, cohorts: Sequence[Cohort], setting: Set
         [learner.encode(found[0]).answer for found in cohort.examples.values()]
         for cohort in cohorts
     ]
-    learner.adapter = opacus_adapter(
-        learner,
-        encoded,
-        setting.optimizer,
-        learner.mechanism.plan.noise_multiplier,
-        setting.max_grad_norm,
-    )
-
-
-def _plan(setting: Setting, examples: int) -> Plan:
-    """As many rounds as there may be cohorts in a stream of so many examples."""
-    return make_plan(
-        "gaussian" if setting.mode == "opacus" else setting.mode,
-        epsilon=setting.epsilon,
-        delta=setting.delta,
-        rounds_max=max(1, examples // setting.cohort_size),
-        participations_max=setting.participations_max,
-        separation_min=setting.separation_min,
-        count_share=setting.count_share,
-    )
+    noise = learner.mechanism.plan.noise_multiplier
+    steps = opacus_steps(learner, encoded, setting.optimizer, noise, setting.max_grad_norm)
+    with closing(steps):
+        for _, losses in steps:
+            # The model itself holds the adapter then.
+            yield {}, losses
 
 
 def _learner(loaded: Loaded, setting: Setting, plan: Plan, key: NoiseKey | None) -> Learner:
@@ -168,32 +234,3 @@ def _learner(loaded: Loaded, setting: Setting, plan: Plan, key: NoiseKey | None)
         AdaptiveNorm() if setting.count_share else None,
     )
     return Learner(loaded, settings, open_mechanism(plan, shapes, key), adapter)
-
-
-def _test_loss(learner: Learner, test: Sequence[Described]) -> float:
-    """Over the first reference of each question."""
-    answers = [
-        learner.encode(
-            TrainingExample(
-                example_id="",
-                user="",
-                messages=({"role": "user", "content": found.question},),
-                correction=found.references[0],
-            )
-        ).answer
-        for found in test
-    ]
-    return round(mean_loss(learner.model, learner.adapter, answers), 4)
-
-
-def _scores(loaded: Loaded, learner: Learner, test: Sequence[Described]) -> dict[str, float]:
-    end_token = chat_end_token(loaded.tokenizer)
-    answers = greedy_answers(
-        learner.model,
-        learner.adapter,
-        loaded.tokenizer,
-        loaded.tokenizer.eos_token_id if end_token is None else end_token,
-        [({"role": "user", "content": found.question},) for found in test],
-    )
-    scores = text_scores(answers, [found.references for found in test])
-    return {"loss": _test_loss(learner, test)} | scores

@@ -12,9 +12,11 @@ import string
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from models.learning.cohort_gradient import cohort_gradient
+from models.learning.clipping import user_norms
+from models.learning.cohort_gradient import user_gradients
 from models.learning.examples import Cohort, TrainingExample
 from models.learning.learner import Learner
 from models.learning.optimizers import OptimizerSettings
@@ -47,7 +49,7 @@ def attack(
     for number in range(plan.rounds_max):
         users = {f"canary-{number}-{i}": [_canary(generator)] for i in range(cohort_size)}
         present = {user: generator.random() < 0.5 for user in users}
-        canaries += [_contribution(learner, examples) for examples in users.values()]
+        canaries.append(_contributions(learner, list(users.values())))
         coins += present.values()
         before = _flat(learner.adapter)
         learner.step(Cohort(number, {u: found for u, found in users.items() if present[u]}))
@@ -58,7 +60,7 @@ def attack(
     scores = presence_scores(
         np.stack(sums),
         plan.strategy.coefficients(plan.rounds_max),
-        np.stack(canaries),
+        np.concatenate(canaries),
         rounds,
         noise * learner.max_grad_norm,
     )
@@ -76,11 +78,14 @@ def _canary(generator: random.Random) -> TrainingExample:
     )
 
 
-def _contribution(learner: Learner, examples: list[TrainingExample]) -> Matrix:
-    """What a user adds to the sum at the released weights; (parameters,)."""
-    encoded = [[learner.encode(example) for example in examples]]
-    norm = learner.max_grad_norm
-    return _flat(cohort_gradient(learner.model, learner.adapter, encoded, norm, 1).total)
+def _contributions(learner: Learner, users: list[list[TrainingExample]]) -> Matrix:
+    """What each user adds to the sum at the released weights; (users, parameters)."""
+    encoded = [[learner.encode(example) for example in examples] for examples in users]
+    gradients, _ = user_gradients(learner.model, learner.adapter, encoded)
+    shares = (learner.max_grad_norm / user_norms(gradients)).clamp(max=1.0)
+    flat = torch.cat([g.flatten(1).double() for g in gradients.values()], dim=1)
+    found: Matrix = (flat * shares[:, None]).cpu().numpy()
+    return found
 
 
 def _flat(tensors: Tensors) -> Matrix:

@@ -84,7 +84,7 @@ def cohort_gradient(
     norms = torch.zeros(len(users), dtype=torch.float64)
     losses: list[list[float]] = [[] for _ in users]
     for numbers in _grouped(users, rows_max):
-        gradients, group_losses = _gradients(model, adapter, [users[n] for n in numbers])
+        gradients, group_losses = user_gradients(model, adapter, [users[n] for n in numbers])
         found = user_norms(gradients)
         for name, tensor in clipped_sum(gradients, found, norm_max).items():
             total[name] += tensor
@@ -111,10 +111,10 @@ def _grouped(users: Sequence[Sequence[EncodedExample]], rows_max: int) -> list[l
     return groups
 
 
-def _gradients(
+def user_gradients(
     model: AdaptedModel, adapter: Tensors, users: Sequence[Sequence[EncodedExample]]
 ) -> tuple[Tensors, list[list[float]]]:
-    """Gradients (users, ...) and each user's losses."""
+    """Gradients (users, ...), not cut to any norm, and each user's losses."""
     rows = [example for examples in users for example in examples]
     device = next(iter(adapter.values())).device
     counts = torch.tensor([len(examples) for examples in users])

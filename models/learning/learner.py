@@ -63,7 +63,7 @@ class Learner:
         self._settings = settings
         self._tokenizer = loaded.tokenizer
         end_token = chat_end_token(loaded.tokenizer)
-        self._end_token = loaded.tokenizer.eos_token_id if end_token is None else end_token
+        self.end_token = loaded.tokenizer.eos_token_id if end_token is None else end_token
         self._model = AdaptedModel(loaded.model, settings.shape)
         self._optimizer = Optimizer(settings.optimizer, self.adapter, mechanism.plan.rounds_max)
 
@@ -139,7 +139,7 @@ class Learner:
         corrected = example.correction is not None
         answer = encode_answer(
             self._tokenizer,
-            self._end_token,
+            self.end_token,
             example.messages,
             example.correction if example.correction is not None else example.completion,
             self._settings.tokens_max,

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from tiny_model import build_tiny_model
 
-from infra.evaluation.learning import Setting, replay
-from infra.evaluation.opacus_baseline import opacus_adapter
+from infra.evaluation.learning import Setting, replay, static_scores
+from infra.evaluation.opacus_baseline import opacus_steps
 from infra.evaluation.text_scores import text_scores
 from models.engine.load import Loaded, load
 from models.learning.e2e import read_corrections, read_test
@@ -86,13 +86,24 @@ def test_a_replay_learns_and_says_what_it_spent(loaded: Loaded, folder: Path, mo
         examples_per_user_max=1,
         evaluations=2,
     )
+    told: list[tuple[int, int]] = []
+    test = read_test(folder)
     found = replay(
-        loaded, read_corrections(folder), read_test(folder), setting, NoiseKey(bytes(32))
+        loaded,
+        read_corrections(folder),
+        test,
+        setting,
+        NoiseKey(bytes(32)),
+        lambda *done: told.append(done),
     )
+    static = static_scores(loaded, test)
     assert found["rounds"] == 10 and found["events"] == 60
-    assert found["final"]["loss"] < found["static"]["loss"]
-    if mode != "opacus":
-        assert len(found["prequential"]) == 10 and len(found["test_curve"]) == 3
+    assert told == [(number, 10) for number in range(1, 11)]
+    losses = [point["test_loss"] for point in found["test_curve"]]
+    assert losses[0] == static["loss"] and losses[-1] == found["final"]["loss"] < losses[0]
+    assert [point["events"] for point in found["test_curve"]] == [0, 30, 60]
+    assert len(found["prequential"]) == 10
+    assert ["bleu" in point for point in found["prequential"]] == [n in (0, 5) for n in range(10)]
     if mode == "none":
         assert found["epsilon"] is None
     else:
@@ -112,7 +123,7 @@ def test_without_noise_ours_and_opacus_learn_the_same(loaded: Loaded, folder: Pa
     cohorts = assemble(read_corrections(folder), CohortAssembler(15, 1, Participation(plan), 0))
     try:
         encoded = [[learner.encode(e[0]).answer for e in c.examples.values()] for c in cohorts]
-        theirs = opacus_adapter(learner, encoded, optimizer, 0.0, 0.5)
+        *_, (theirs, _) = opacus_steps(learner, encoded, optimizer, 0.0, 0.5)
         for cohort in cohorts:
             learner.step(cohort)
     finally:

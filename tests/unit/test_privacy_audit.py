@@ -83,11 +83,11 @@ def test_a_sound_learner_passes_and_one_with_a_quarter_of_the_noise_is_caught(
     loaded: Loaded, mode: Literal["gaussian", "correlated"]
 ) -> None:
     told: list[tuple[int, int]] = []
-    sound = run_audit(loaded, Audit(mode), lambda *done: told.append(done), seed=1)
-    assert sound["holds"] and sound["epsilon_at_least"] < 1.5
-    assert told[-1] == (100, 100)
-    weak = run_audit(loaded, Audit(mode, noise_cut=4.0), lambda *_: None, seed=1)
-    assert not weak["holds"] and weak["epsilon_at_least"] > 2.4
+    sound = run_audit(loaded, Audit(mode, canaries=600), lambda *done: told.append(done), seed=1)
+    assert sound["holds"] and sound["epsilon_at_least"] < 1.6
+    assert told[-1] == (60, 60)
+    weak = run_audit(loaded, Audit(mode, canaries=600, noise_cut=4.0), lambda *_: None, seed=1)
+    assert not weak["holds"] and weak["epsilon_at_least"] > 2.0
 
 
 def test_an_audit_that_can_show_nothing_is_refused(loaded: Loaded) -> None:

@@ -1,0 +1,116 @@
+"""`headwater eval learning`: private and non-private learning, side by side."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import typer
+from rich.table import Table
+
+from infra.commands.progress import progress
+from infra.commands.shell import err, out
+from schemas.errors import SettingsInvalid
+
+_Mode = Literal["none", "gaussian", "correlated", "opacus"]
+_MODES: tuple[_Mode, ...] = get_args(_Mode)
+
+
+def learning(
+    dataset: Annotated[Path, typer.Option(help="Folder of the E2E data set.")],
+    mode: Annotated[
+        list[str] | None,
+        typer.Option(help="none, gaussian, correlated, opacus or all; may be repeated."),
+    ] = None,
+    epsilon: Annotated[
+        list[float] | None, typer.Option(help="Privacy budget [8]; may be repeated.")
+    ] = None,
+    delta: Annotated[float, typer.Option()] = 1e-6,
+    limit: Annotated[int | None, typer.Option(min=1, help="Corrections to learn from.")] = None,
+    per_user: Annotated[int, typer.Option(min=1, help="Each user gives 1 to this many.")] = 1,
+    participations: Annotated[int, typer.Option(min=1, help="Cohorts a user may be in.")] = 1,
+    separation: Annotated[int, typer.Option(min=1, help="Cohorts from one to the next.")] = 1,
+    cohort: Annotated[int, typer.Option(min=1, help="Users in a cohort.")] = 64,
+    rate: Annotated[float | None, typer.Option(help="Learning rate, not the mode's own.")] = None,
+    clip: Annotated[float | None, typer.Option(help="Clipping norm, not the default.")] = None,
+    test: Annotated[int, typer.Option(min=1, help="Test questions to be answered.")] = 100,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw losses against events.")] = None,
+    add: Annotated[bool, typer.Option(help="Keep the runs that the JSON file holds.")] = False,
+) -> None:
+    """Replay corrections as a stream through the learner, without Kafka, and score the result.
+
+    Each mode runs at each epsilon, none once; what is done is in the JSON file even if the rest is
+    interrupted. Noise is drawn anew for each run.
+    """
+    from infra.evaluation.learning import Setting, check, replay, static_scores
+    from infra.evaluation.learning_plot import draw
+    from infra.evaluation.learning_table import read_results, table, write_results
+    from models.cache import user_cache_dir
+    from models.engine.load import load as load_model
+    from models.learning.e2e import read_corrections, read_test
+
+    settings = [
+        replace(
+            Setting.of(name, budget),
+            delta=delta,
+            cohort_size=cohort,
+            examples_per_user_max=1 if name == "opacus" else per_user,
+            participations_max=participations,
+            separation_min=separation,
+        ).tuned(rate, clip)
+        for name in _modes(mode or ["correlated"])
+        for budget in (list(epsilon or [8.0]) if name != "none" else [8.0])
+    ]
+    _check_writable(json_file, plot)
+    static, runs = read_results(json_file) if add and json_file else ({}, [])
+    corrections = read_corrections(dataset, limit, per_user)
+    questions = read_test(dataset, test)
+    for setting in settings:
+        check(corrections, setting)
+    loaded = load_model("smollm2", user_cache_dir(), "auto", "auto")
+    if not static:
+        with progress("static model"):
+            static = static_scores(loaded, questions)
+    for setting in settings:
+        with progress(f"{setting.mode}, cohorts") as report:
+            runs.append(replay(loaded, corrections, questions, setting, report=report))
+        if json_file is not None:
+            write_results(json_file, static, runs)
+    if plot is not None:
+        draw(static, runs, plot)
+    _print(table(static, runs))
+
+
+def _modes(given: list[str]) -> list[_Mode]:
+    if unknown := set(given) - {*_MODES, "all"}:
+        raise SettingsInvalid(
+            f"There is no mode {', '.join(sorted(unknown))}.",
+            f"They are {', '.join(_MODES)} and all.",
+        )
+    return [name for name in _MODES if name in given or "all" in given]
+
+
+def _check_writable(*files: Path | None) -> None:
+    """Before the work of minutes, not after it."""
+    for file in files:
+        if file is not None and not file.absolute().parent.is_dir():
+            raise SettingsInvalid(
+                f"{file} is in a folder that does not exist.", "Make the folder first."
+            )
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    names = {"loss": "test loss", "bleu": "BLEU", "rouge_l": "ROUGE-L"}
+    names |= {"loss_kept": "loss kept, %", "bleu_kept": "BLEU kept, %", "seconds": "s"}
+    found = Table("mode", "ε", *names.values())
+    for row in rows:
+        budget = "∞" if row["epsilon"] is None else f"{row['epsilon']:.3g}"
+        found.add_row(row["mode"], budget, *(_cell(row.get(name)) for name in names))
+    out.print(found)
+    err.print("Kept: of the gain of mode none over the static model.", style="dim")
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"
