@@ -11,7 +11,8 @@ from typing import Any, Final
 from infra.commands.shell import out
 from infra.demo.panel import ask_all, give_feedback, mean_reward
 from infra.demo.questions import questions
-from schemas.events import LEARNING_ROUND, Statistic
+from schemas.errors import WorkerFailed
+from schemas.events import LEARNING_ROUND, Retrieval, Sampling, Statistic
 from streams.client import Client
 
 # Small, so that a demonstration has time for some; the README says what it costs.
@@ -21,6 +22,7 @@ _COHORTS_MAX: Final = 4
 _RELEASES_WANTED: Final = 2
 HELD_OUT: Final = 24
 _ROUND_S_MAX: Final = 120.0
+_SWAP_S_MAX: Final = 30.0
 
 
 async def teach(client: Client) -> dict[str, Any]:
@@ -35,26 +37,39 @@ async def teach(client: Client) -> dict[str, Any]:
         following = asyncio.ensure_future(anext(statistics))
         while sum(found["released"] for found in rounds) < _RELEASES_WANTED:
             if len(rounds) == _COHORTS_MAX:
-                following.cancel()
                 break
             users = panel[len(rounds) * COHORT_SIZE :][:COHORT_SIZE]
             await give_feedback(client, await ask_all(client, users))
             given = time.monotonic()
-            async with asyncio.timeout(_ROUND_S_MAX):
-                rounds.append(_told(await following, time.monotonic() - given))
+            rounds.append(_told(await _in_time(following), time.monotonic() - given))
             following = asyncio.ensure_future(anext(statistics))
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
+    released = [found["version"] for found in rounds if found["released"]]
+    if released:
+        await _served(client, released[-1])
     after = await ask_all(client, held_out)
     out.print(f"reward on the same questions now: {mean_reward(after):.3f}\n")
     return {
         "reward_before": round(mean_reward(before), 4),
         "reward_after": round(mean_reward(after), 4),
         "version": after[-1].generation.model_version,
-        "versions_released": sum(found["released"] for found in rounds),
+        "versions_released": len(released),
         "epsilon_spent": rounds[-1]["epsilon"],
         "rounds": rounds,
     }
+
+
+async def _served(client: Client, version: str) -> None:
+    """Return once answers come from a version."""
+    async with asyncio.timeout(_SWAP_S_MAX):
+        while True:
+            answer = await client.ask(
+                "Who?", sampling=Sampling(max_tokens=1), retrieval=Retrieval(top_k=0)
+            )
+            if (await answer.finished()).model_version == version:
+                return
+            await asyncio.sleep(0.1)
 
 
 async def _rounds(client: Client) -> AsyncGenerator[Statistic, None]:
@@ -62,6 +77,17 @@ async def _rounds(client: Client) -> AsyncGenerator[Statistic, None]:
     async for statistic in client.subscribe("analytics", since="earliest"):
         if statistic.name == LEARNING_ROUND:
             yield statistic
+
+
+async def _in_time(following: asyncio.Future[Statistic]) -> Statistic:
+    try:
+        async with asyncio.timeout(_ROUND_S_MAX):
+            return await following
+    except TimeoutError:
+        raise WorkerFailed(
+            f"No round of learning ended within {_ROUND_S_MAX:g} s.",
+            "See the end of learn's log; is the machine busy with something else?",
+        ) from None
 
 
 def _told(statistic: Statistic, seconds: float) -> dict[str, Any]:

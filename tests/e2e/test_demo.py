@@ -55,7 +55,8 @@ def test_the_demo_ends_by_itself_with_grounded_answers_and_a_summary(tmp_path: P
     learning = summary["learning"]
     taught = COHORT_SIZE * len(learning["rounds"])
     asked = len(QUESTIONS) + taught + 2 * HELD_OUT
-    assert [records[name] for name in ("prompts", "contexts", "generations")] == [asked] * 3
+    # And some of one token, until the last version serves.
+    assert records["prompts"] == records["contexts"] == records["generations"] >= asked
     assert records["feedback"] == records["examples"] == len(QUESTIONS) + taught
     assert records["dead-letters"] == 0
     assert learning["versions_released"] == records["model-updates"] >= 2

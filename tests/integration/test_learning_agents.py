@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from broker import own_river, running
 from exchange_records import a_feedback, publish_exchanges
 from learning_agents import learning_parts
+from stage import kill
 
 from infra.local_kafka import LocalKafka
+from infra.supervisor import Supervisor
 from models.artifacts import fetch
 from models.learning.adapter_files import read_adapter
 from models.privacy.ledger import verify
 from models.privacy.ledger_store import LedgerStore
-from schemas import codec
-from schemas.events import LEARNING_ENDED, Example, ModelUpdate
+from schemas.events import LEARNING_ENDED, Example, ModelUpdate, Statistic
 from schemas.topics import ANALYTICS, EXAMPLES, MODEL_UPDATES, Topic
 from streams.settings import KafkaSettings
 from streams.subscription import Subscription
@@ -32,38 +35,55 @@ SETTINGS = {
 }
 
 
-async def values(kafka: KafkaSettings, topic: Topic, least: int) -> list[object]:
-    """All events of a topic, once there are so many."""
-    async with Subscription(kafka, topic, since="earliest") as subscription:
-        found: list[object] = []
-        async with asyncio.timeout(120):
-            async for record in subscription.records():
-                found.append(codec.decode(topic, record.value or b""))
-                if len(found) == least:
-                    return found
+async def until(
+    kafka: KafkaSettings, topic: Topic, enough: Callable[[list[Any]], bool]
+) -> list[Any]:
+    """The events of a topic, once there are enough."""
+    found: list[Any] = []
+    async with asyncio.timeout(120), Subscription(kafka, topic, since="earliest") as events:
+        async for event in events:
+            found.append(event)
+            if enough(found):
+                break
     return found
 
 
-async def stream(kafka: KafkaSettings) -> tuple[list[Example], list[ModelUpdate], list[object]]:
+async def versions(kafka: KafkaSettings, count: int) -> list[ModelUpdate]:
+    """Releases; one whose publisher was killed may come twice, and then says the same."""
+    found = await until(
+        kafka, MODEL_UPDATES, lambda found: len({u.model_version for u in found}) == count
+    )
+    assert all(u == v for u in found for v in found if u.model_version == v.model_version)
+    return list({update.model_version: update for update in found}.values())
+
+
+async def stream(
+    kafka: KafkaSettings, supervisor: Supervisor
+) -> tuple[list[Example], list[ModelUpdate], Statistic]:
     prompts = [f"river-{number}" for number in range(3 * ROUNDS)]
     feedback = [a_feedback(prompt) for prompt in prompts]
     # Ratings, what says nothing, and feedback on what nobody asked.
     feedback += [a_feedback(prompts[0], 1, correction=None, rating=-1.0)]
     feedback += [a_feedback(prompts[0], 2, correction=None, labels={"seen": "yes"})]
     feedback += [a_feedback("nobody-asked")]
-    await publish_exchanges(kafka, prompts, feedback)
-    examples = await values(kafka, EXAMPLES, len(prompts) + 1)
-    updates = await values(kafka, MODEL_UPDATES, ROUNDS)
-    ended = await values(kafka, ANALYTICS, 1)
-    return examples, updates, ended  # type: ignore[return-value]
+    # Two cohorts, and the learner is killed after the first of them.
+    await publish_exchanges(kafka, prompts[:6], feedback[:6])
+    await versions(kafka, 1)
+    await kill(supervisor, "learn")
+    await publish_exchanges(kafka, prompts[6:], feedback[6:])
+    examples = await until(kafka, EXAMPLES, lambda found: len(found) == len(prompts) + 1)
+    updates = await versions(kafka, ROUNDS)
+    told = await until(kafka, ANALYTICS, lambda found: found[-1].name == LEARNING_ENDED)
+    return examples, updates, told[-1]
 
 
 def test_feedback_becomes_versions_until_the_budget_is_spent(
     broker: LocalKafka, tiny_model: Path, tmp_path: Path
 ) -> None:
     kafka = own_river(broker.address)
-    with running(learning_parts(kafka, tiny_model, tmp_path, SETTINGS), tmp_path):
-        examples, updates, (ended,) = asyncio.run(stream(kafka))
+    parts = learning_parts(kafka, tiny_model, tmp_path, SETTINGS)
+    with running(parts, tmp_path) as supervisor:
+        examples, updates, ended = asyncio.run(stream(kafka, supervisor))
 
     assert len({example.example_id for example in examples}) == len(examples)
     assert len({example.user for example in examples}) == 3 * ROUNDS
