@@ -52,7 +52,7 @@ def contribution(
     norm_max: float | None,
 ) -> Contribution:
     """What one user adds, computed alone: it does not depend on who else is in the cohort."""
-    gradients, (losses,) = _gradients(model, adapter, [examples])
+    gradients, (losses,) = user_gradients(model, adapter, [examples])
     norms = user_norms(gradients)
     return Contribution(clipped_sum(gradients, norms, norm_max), float(norms[0]), losses)
 
