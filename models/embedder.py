@@ -75,7 +75,7 @@ class Embedder:
         encodable = [text.encode("utf-8", "replace").decode() for text in texts]
         with self._lock:
             try:
-                vectors = self._model.encode(
+                vectors: torch.Tensor = self._model.encode(
                     encodable,
                     batch_size=self._batch_texts,
                     convert_to_tensor=True,
