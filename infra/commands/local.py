@@ -18,7 +18,7 @@ from infra.doctor import diagnose
 from infra.paths import LocalSettings
 from infra.ports import free_ports, is_free
 from infra.provision import KafkaDistribution, provision
-from infra.river import AGENTS, River, local_river
+from infra.river import AGENTS, ANSWERING, River, local_river
 from infra.supervisor import Notice, Supervisor
 from schemas.errors import SettingsInvalid
 from streams.settings import KafkaSettings, load
@@ -45,19 +45,23 @@ def up() -> None:
 
 def demo(
     once: Annotated[bool, typer.Option("--once", help="End by itself, with a summary.")] = False,
+    learning: Annotated[
+        bool, typer.Option(help="Let a panel teach the model, which takes minutes.")
+    ] = True,
 ) -> None:
-    """Start everything, ingest the standard library's docstrings, ask, rate, measure."""
+    """Start everything, ingest the standard library's docstrings, ask, rate, teach, measure."""
     from infra.demo.learning import LEARNING_ENV
     from infra.demo.run import demonstrate
 
     data_dir = load(LocalSettings).data_dir.expanduser().absolute() / "demo"
     distribution = fetched()
     shutil.rmtree(data_dir, ignore_errors=True)
-    river = local_river(distribution, data_dir, *_ports(), env=LEARNING_ENV)
+    agents = AGENTS if learning else ANSWERING
+    river = local_river(distribution, data_dir, *_ports(), env=LEARNING_ENV, agents=agents)
     kafka = load(KafkaSettings, bootstrap=river.bootstrap)
 
     async def work() -> dict[str, Any]:
-        summary = await demonstrate(kafka)
+        summary = await demonstrate(kafka, learning)
         if not once:
             _next_steps(river)
             await asyncio.Event().wait()

@@ -43,14 +43,14 @@ class Ingested:
     fresh_ms: list[float]
 
 
-async def demonstrate(kafka: KafkaSettings) -> dict[str, Any]:
+async def demonstrate(kafka: KafkaSettings, learning: bool) -> dict[str, Any]:
     """Run the demonstration on a river that is up; returns its summary."""
     async with Client(kafka, source="/demo") as client:
         ingested = await _ingest(client, list(stdlib_documents()))
         answers = [await _ask_and_rate(client, question) for question in QUESTIONS]
         # Now, for the panel asks many questions at once.
         finished, hops = await generations(kafka), await hop_latencies(kafka)
-        learning = await teach(client)
+        taught = await teach(client) if learning else None
     return {
         "documents": ingested.documents,
         "documents_per_s": round(ingested.documents / ingested.duration_s, 1),
@@ -58,7 +58,7 @@ async def demonstrate(kafka: KafkaSettings) -> dict[str, Any]:
         "hops_ms": hops,
         "tokens_per_s": tokens_per_s(finished),
         "answers": answers,
-        "learning": learning,
+        "learning": taught,
         "records": await record_counts(kafka),
     }
 
