@@ -78,6 +78,8 @@ def test_without_noise_every_canary_is_seen() -> None:
     assert scores == pytest.approx(np.where(present, 0.5, -0.5), abs=1e-6)
 
 
+@pytest.mark.long
+@pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("mode", ["gaussian", "correlated"])
 def test_a_sound_learner_passes_and_one_with_a_quarter_of_the_noise_is_caught(
     loaded: Loaded, mode: Literal["gaussian", "correlated"]
