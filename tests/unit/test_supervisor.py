@@ -211,6 +211,17 @@ def test_the_stack_frames_of_a_jvm_are_not_its_last_words(tmp_path: Path) -> Non
     assert last_lines(log) == "ERROR Got exception\njava.io.IOException: File too large"
 
 
+def test_the_last_words_begin_at_the_error_and_not_at_the_cleaning_up(tmp_path: Path) -> None:
+    log = tmp_path / "join.log"
+    stopping = "[INFO] [^Worker]: Stopping...\n" * 30
+    log.write_text(f"[INFO] ready\n[ERROR] no such package\nTraceback\n{stopping}")
+    assert last_lines(log, lines_max=3).splitlines() == [
+        "[ERROR] no such package",
+        "Traceback",
+        "[INFO] [^Worker]: Stopping...",
+    ]
+
+
 @pytest.mark.parametrize(
     "needs", [{"a": ("b",), "b": ("a",)}, {"a": ("elsewhere",)}], ids=["a cycle", "unknown"]
 )
