@@ -23,7 +23,7 @@ from agents.blame import is_the_records_fault
 from agents.cancels import Cancels
 from agents.chunks import ChunkSender, Part
 from agents.dead_letters import bury
-from agents.draft import Draft, last_chunk, now_ms, write_answer
+from agents.draft import Draft, last_chunk, write_answer
 from agents.engines import make_engine
 from agents.finals import Finals
 from agents.fitting import shrunk
@@ -36,6 +36,7 @@ from agents.updates import Updates
 from agents.worker import follow_assignment, make_app, raw_topic, run
 from models.engine.protocol import Engine
 from schemas import codec, headers
+from schemas.clock import now_ms
 from schemas.errors import EventInvalid, Fenced, RecordTooLarge, SettingsInvalid
 from schemas.events import Context, Generation, TokenChunk
 from schemas.headers import Headers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from models.engine.protocol import BASE_VERSION
 from models.privacy.ledger import Opening, Round
 from models.privacy.ledger_schema import Release
 from schemas import codec, headers
@@ -12,7 +13,6 @@ from schemas.topics import ANALYTICS, MODEL_UPDATES
 from streams.producer import Outgoing
 
 SOURCE = "/agents/learn"
-BASE = "base"
 
 
 def release_update(
@@ -31,7 +31,7 @@ def release_update(
         model_version=record.model_version,
         origin="online",
         published_ms=record.time_ms,
-        parent_version=parent.model_version if parent else BASE,
+        parent_version=parent.model_version if parent else BASE_VERSION,
         artifact_uri=artifact_uri,
         artifact_sha256=record.artifact_sha256,
         privacy=PrivacySpent(
