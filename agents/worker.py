@@ -13,6 +13,7 @@ from typing import Any, Final
 import faust
 from faust.types.auth import SASLMechanism
 
+from agents.ready_file import touch_ready_file
 from agents.settings import WorkerSettings
 from schemas.errors import HeadwaterError
 from schemas.topics import Topic
@@ -20,7 +21,6 @@ from streams.records import RawHeaders, Record
 from streams.settings import KafkaSettings
 
 HEARTBEAT_S: Final = 5.0
-_READY_FILE: Final = "HEADWATER_READY_FILE"
 
 log = logging.getLogger("headwater")
 
@@ -155,13 +155,6 @@ def _single(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
-
-
-def touch_ready_file() -> None:
-    """Tell whoever supervises this process that it works; the file's age is its heartbeat."""
-    path = os.environ.get(_READY_FILE)
-    if path:
-        Path(path).touch()
 
 
 def _credentials(kafka: KafkaSettings) -> faust.auth.Credentials | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import msgspec
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from models.engine.chat import chat_end_token
 from models.engine.load import Loaded
@@ -62,8 +63,7 @@ class Learner:
         self.max_grad_norm = settings.max_grad_norm
         self._settings = settings
         self._tokenizer = loaded.tokenizer
-        end_token = chat_end_token(loaded.tokenizer)
-        self.end_token = loaded.tokenizer.eos_token_id if end_token is None else end_token
+        self.end_token = end_token_of(loaded)
         self._model = AdaptedModel(loaded.model, settings.shape)
         self._optimizer = Optimizer(settings.optimizer, self.adapter, mechanism.plan.rounds_max)
 
@@ -136,15 +136,7 @@ class Learner:
 
     def encode(self, example: TrainingExample) -> EncodedExample:
         """Tokens of a correction, or of the answer that was rated. Raises EventInvalid."""
-        corrected = example.correction is not None
-        answer = encode_answer(
-            self._tokenizer,
-            self.end_token,
-            example.messages,
-            example.correction if example.correction is not None else example.completion,
-            self._settings.tokens_max,
-        )
-        return EncodedExample(answer, None if corrected else example.rating)
+        return encode_example(self._tokenizer, self.end_token, example, self._settings.tokens_max)
 
     def state(self) -> Tensors:
         """What `restore` needs, under one name each."""
@@ -162,6 +154,23 @@ class Learner:
         self.max_grad_norm = float(state["max_grad_norm"].item())
         for name, tensor in self.adapter.items():
             tensor.copy_(state[f"adapter.{name}"])
+
+
+def end_token_of(loaded: Loaded) -> int:
+    """The token that ends an answer of the model."""
+    found = chat_end_token(loaded.tokenizer)
+    end: int = loaded.tokenizer.eos_token_id if found is None else found
+    return end
+
+
+def encode_example(
+    tokenizer: PreTrainedTokenizerBase, end_token: int, example: TrainingExample, tokens_max: int
+) -> EncodedExample:
+    """Tokens of a correction, or of the answer that was rated. Raises EventInvalid."""
+    corrected = example.correction is not None
+    text = example.correction if example.correction is not None else example.completion
+    answer = encode_answer(tokenizer, end_token, example.messages, text, tokens_max)
+    return EncodedExample(answer, None if corrected else example.rating)
 
 
 def _part(state: Tensors, prefix: str) -> Tensors:
