@@ -115,6 +115,11 @@ class SuperLink:
         ended = status.sub_status if status.status == "finished" else ""
         return RunStatus(cast(Literal["", "completed", "failed", "stopped"], ended), status.details)
 
+    def running(self) -> list[int]:
+        """Runs that have not ended."""
+        found = self._call(lambda: self._client.ListRuns(ListRunsRequest()))
+        return [n for n, run in found.run_dict.items() if run.status.status != "finished"]
+
     def stop(self, run_id: int) -> None:
         """Ends a run that takes too long."""
         self._call(lambda: self._client.StopRun(StopRunRequest(run_id=run_id)))

@@ -74,7 +74,8 @@ def _pack_int8(delta: Flat) -> bytes:
     scales = np.abs(blocks).max(axis=1, keepdims=True) / 127.0
     steps = np.divide(blocks, scales, out=np.zeros_like(blocks), where=scales > 0.0)
     values = np.rint(steps).astype(np.int8).ravel()[: len(delta)]
-    return scales.astype("<f4").tobytes() + values.tobytes()
+    packed: bytes = scales.astype("<f4").tobytes() + values.tobytes()
+    return packed
 
 
 def _unpack_int8(body: memoryview, size: int) -> Flat:

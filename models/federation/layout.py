@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from schemas.errors import DataInvalid
 
+F = TypeVar("F", np.float32, np.float64)
 Flat = NDArray[np.float32]
 Arrays = Mapping[str, NDArray[np.float32]]
 
@@ -24,7 +26,7 @@ def flatten(arrays: Arrays) -> Flat:
     return np.concatenate(parts).astype(np.float32, copy=False)
 
 
-def unflatten(flat: Flat, like: Arrays) -> dict[str, NDArray[np.float32]]:
+def unflatten(flat: NDArray[F], like: Arrays) -> dict[str, NDArray[F]]:
     """The tensors again, named and shaped as `like`. Raises DataInvalid for another size."""
     sizes = [int(like[name].size) for name in sorted(like)]
     if flat.shape != (sum(sizes),):

@@ -60,6 +60,8 @@ class Learner:
     ) -> None:
         self.mechanism = mechanism
         self.adapter = {name: tensor.clone() for name, tensor in adapter.items()}
+        # The last live version that this learning knows of.
+        self._anchor = {name: tensor.clone() for name, tensor in adapter.items()}
         self.max_grad_norm = settings.max_grad_norm
         self._settings = settings
         self._tokenizer = loaded.tokenizer
@@ -90,6 +92,25 @@ class Learner:
         """What one user's examples add to the next step: for work that need not wait for the rest
         of the cohort. It holds until the next step only. Raises EventInvalid."""
         return contribution(self._model, self.adapter, self._encoded(examples), self._norm_max)
+
+    def adopt(self, live: Tensors) -> bool:
+        """Adds what others have released since; False where that is nothing.
+
+        `live` is a live version of the same names and shapes. Steps of this learner that were never
+        released are kept: only the difference from the live version known before is added.
+        """
+        moved = False
+        for name, tensor in self.adapter.items():
+            difference = live[name].to(tensor.device) - self._anchor[name]
+            moved = moved or bool(difference.any())
+            tensor.add_(difference)
+            self._anchor[name].add_(difference)
+        return moved
+
+    def released(self) -> None:
+        """The adapter is the live version from now on."""
+        for name, tensor in self.adapter.items():
+            self._anchor[name].copy_(tensor)
 
     def step(
         self, cohort: Cohort, contributions: Sequence[Contribution] | None = None
@@ -143,6 +164,7 @@ class Learner:
         return (
             {"max_grad_norm": torch.tensor([self.max_grad_norm], dtype=torch.float64)}
             | {f"adapter.{name}": t.detach().cpu().clone() for name, t in self.adapter.items()}
+            | {f"anchor.{name}": t.detach().cpu().clone() for name, t in self._anchor.items()}
             | {f"optimizer.{name}": t.cpu() for name, t in self._optimizer.state().items()}
             | {f"mechanism.{name}": t for name, t in self.mechanism.state().items()}
         )
@@ -154,6 +176,8 @@ class Learner:
         self.max_grad_norm = float(state["max_grad_norm"].item())
         for name, tensor in self.adapter.items():
             tensor.copy_(state[f"adapter.{name}"])
+            # States of older versions have none; they knew of no release but their own.
+            self._anchor[name].copy_(state.get(f"anchor.{name}", tensor))
 
 
 def end_token_of(loaded: Loaded) -> int:
