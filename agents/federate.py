@@ -43,7 +43,7 @@ from agents.round_queue import Asked, RoundQueue
 from agents.round_records import asked_record, ended_in, failed, finished, started
 from agents.settings import GenerateSettings, LearnSettings, WorkerSettings
 from agents.standalone import run
-from agents.superlink import SuperLink
+from agents.superlink import open_superlink
 from models.artifacts import store
 from models.learning.gate import LiveVersion
 from models.privacy.ledger import Round
@@ -64,8 +64,6 @@ from streams.records import Record
 from streams.settings import KafkaSettings, load
 
 T = TypeVar("T")
-# In the SuperLink's folder, as `infra/federation.py` makes it.
-_CA_FILE: Final = "ca.pem"
 # What ends a round, and not the agent.
 _ROUND_FAILURES: Final = (QuorumMissed, WorkerFailed, FederationUnreachable, DataInvalid)
 
@@ -160,7 +158,7 @@ class Federate:
                 "Begin an adapter with a new name (HEADWATER_LEARN_ADAPTER).",
             )
         folder = round_folder(self._settings, f"{asked.event.round_id}/{asked.attempts}")
-        link = await asyncio.to_thread(self._superlink)
+        link = await asyncio.to_thread(open_superlink, self._settings)
         try:
             nodes = await enough_devices(link, federation.choose, self._settings)
             parent = await self._in_thread(federation.begin, folder / ADAPTER_FILE)
@@ -218,7 +216,7 @@ class Federate:
 
     def _clear_up(self) -> None:
         """Ends what a killed predecessor left: its run, and the sums that the run would write."""
-        link = self._superlink()
+        link = open_superlink(self._settings)
         try:
             for run_id in link.running():
                 link.stop(run_id)
@@ -227,10 +225,6 @@ class Federate:
         finally:
             link.close()
         clear_rounds(self._settings)
-
-    def _superlink(self) -> SuperLink:
-        authority = self._settings.superlink_folder.expanduser() / _CA_FILE
-        return SuperLink(self._settings.superlink, authority if authority.exists() else None)
 
     def _read_live(self) -> LiveVersion | None:
         return read_live(self._live.update, self._learn.cache_dir / "gate-federated")

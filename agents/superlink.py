@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar, cast
+from typing import Final, Literal, TypeVar, cast
 
 import httpx
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -32,9 +32,12 @@ from flwr.supercore.error import FlowerError
 from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
+from agents.federate_settings import FederateSettings
 from schemas.errors import DataInvalid, FederationUnreachable
 
 APP: Path = Path(__file__).parent / "federated"
+# In the SuperLink's folder: what signed its certificate.
+CA_FILE: Final = "ca.pem"
 T = TypeVar("T")
 
 
@@ -132,6 +135,12 @@ class SuperLink:
                 f"The SuperLink at {self._address} does not do that: {error}.",
                 "Is it up (`headwater edge serve`)? Its log says more.",
             ) from error
+
+
+def open_superlink(settings: FederateSettings) -> SuperLink:
+    """The operator's own, with the certificate that it made for itself."""
+    authority = settings.superlink_folder.expanduser() / CA_FILE
+    return SuperLink(settings.superlink, authority if authority.exists() else None)
 
 
 def _public_key(path: Path) -> bytes:

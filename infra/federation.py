@@ -11,13 +11,12 @@ from pathlib import Path
 import httpx
 
 from agents.edge.wire import SOCKET_FILE
+from agents.superlink import CA_FILE
 from infra.part import Part
 from infra.tls import own_certificates
 
 _BIN = Path(sys.executable).parent
 KEY_FILE = "device.key"
-# In the SuperLink's folder.
-SUPERLINK_CA = "ca.pem"
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def gate_part(folder: Path, superlink_port: int, door: Door) -> Part:
     command = [
         *(sys.executable, "-m", "infra.fleet_gate", "--host", door.host, "--port", str(door.port)),
         *("--superlink", f"https://127.0.0.1:{superlink_port}"),
-        *("--superlink-ca", str(folder / SUPERLINK_CA)),
+        *("--superlink-ca", str(folder / CA_FILE)),
     ]
     if door.certificate is not None and door.key is not None:
         command += ["--certificate", str(door.certificate), "--key", str(door.key)]

@@ -46,18 +46,12 @@ _HOP_BY_HOP: Final = frozenset(
 )
 
 
-def gate(superlink: str, authority: Path) -> Starlette:
-    """An application that hands the allowed calls on to the SuperLink at `superlink` (a URL),
-    whose certificate is of `authority`."""
-    client = httpx.AsyncClient(
-        base_url=superlink,
-        timeout=httpx.Timeout(60.0, read=300.0),
-        verify=ssl.create_default_context(cafile=authority),
-    )
+def gate(superlink: httpx.AsyncClient) -> Starlette:
+    """An application that hands the allowed calls on; it closes the client at its end."""
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        async with client:
+        async with superlink:
             touch_ready_file()
             yield
 
@@ -70,7 +64,7 @@ def gate(superlink: str, authority: Path) -> Starlette:
         if body is None:
             return Response("Too large.\n", 413)
         try:
-            answer = await client.post(path, content=body, headers=_headers(request.headers.raw))
+            answer = await superlink.post(path, content=body, headers=_headers(request.headers.raw))
         except httpx.HTTPError:
             return Response("The SuperLink does not answer.\n", 503)
         kept = [(k, v) for k, v in answer.headers.items() if k.lower() not in _HOP_BY_HOP]
@@ -106,8 +100,13 @@ def main() -> None:
     parser.add_argument("--certificate", type=Path)
     parser.add_argument("--key", type=Path)
     given = parser.parse_args()
+    superlink = httpx.AsyncClient(
+        base_url=given.superlink,
+        timeout=httpx.Timeout(60.0, read=300.0),
+        verify=ssl.create_default_context(cafile=given.superlink_ca),
+    )
     uvicorn.run(
-        gate(given.superlink, given.superlink_ca),
+        gate(superlink),
         host=given.host,
         port=given.port,
         log_level="warning",

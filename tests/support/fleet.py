@@ -11,8 +11,8 @@ from certificates import Authority
 
 from agents.edge.keys import make_key
 from agents.edge.store import ExampleStore
-from agents.superlink import SuperLink
-from infra.federation import KEY_FILE, SUPERLINK_CA, Door, device_parts, serving_parts
+from agents.superlink import CA_FILE, SuperLink
+from infra.federation import KEY_FILE, Door, device_parts, serving_parts
 from infra.part import Part
 from infra.ports import free_ports
 from models.learning.examples import TrainingExample
@@ -67,7 +67,7 @@ def make_fleet(
     return Fleet(
         parts,
         f"127.0.0.1:{superlink_port}",
-        folder / "superlink" / SUPERLINK_CA,
+        folder / "superlink" / CA_FILE,
         f"127.0.0.1:{gate_port}",
         authority.certificate,
         homes,
