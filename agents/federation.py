@@ -152,13 +152,15 @@ class Federation:
         # Where the devices moved to is downhill: the gradient's opposite.
         gradient = {n: torch.from_numpy(-part) for n, part in unflatten(total, like).items()}
         step = Contribution(gradient, 0.0, [])
-        return self.rounds.finish(
+        found, _ = self.rounds.finish(
             cohort,
             offsets,
             lambda candidate: self._gate.judge(candidate, live),
             [step],
             live.model_version,
-        )[0]
+        )
+        self.rounds.participation.record(found.users, found.number)
+        return found
 
     def close(self) -> None:
         """Closes the ledger."""
