@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from agents.superlink import SuperLink
     from infra.supervisor import Notice
 
+# With these commands too.
+__all__ = ["edge_app"]
+
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -153,7 +156,7 @@ def _print_event(event: object, as_json: bool) -> None:
     if as_json:
         print_json(event)
         return
-    told = [event.status]
+    told: list[str] = [event.status]
     if event.clients is not None:
         told.append(f"{event.clients} devices")
     if event.received_bytes is not None:

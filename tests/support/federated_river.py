@@ -82,10 +82,10 @@ def federated_river(
     folder: Path,
     agents: tuple[str, ...] = (FEDERATE,),
     env: Mapping[str, str] | None = None,
-    devices: int = 3,
+    device_env: Mapping[str, str] | None = None,
 ) -> FederatedRiver:
     """Three devices, the SuperLink and its gate, and agents that know of it."""
-    fleet = make_fleet(folder / "f", model, devices)
+    fleet = make_fleet(folder / "f", model, 3, device_env)
     gate = folder / "gate.jsonl"
     gate.write_text("".join(json.dumps(question) + "\n" for question in QUESTIONS))
     settings = {
