@@ -14,6 +14,7 @@ from typing import Any, Final
 import faust
 from faust.types.auth import SASLMechanism
 
+from agents.ready_file import touch_ready_file
 from agents.settings import WorkerSettings
 from schemas.errors import HeadwaterError
 from schemas.topics import Topic
@@ -21,7 +22,6 @@ from streams.records import RawHeaders, Record
 from streams.settings import KafkaSettings
 
 HEARTBEAT_S: Final = 5.0
-_READY_FILE: Final = "HEADWATER_READY_FILE"
 
 log = logging.getLogger("headwater")
 
@@ -164,13 +164,6 @@ def _leave_alone_what_stays() -> None:
     threads for 0.4 s at a time, a running answer's among them."""
     gc.collect()
     gc.freeze()
-
-
-def touch_ready_file() -> None:
-    """Tell whoever supervises this process that it works; the file's age is its heartbeat."""
-    path = os.environ.get(_READY_FILE)
-    if path:
-        Path(path).touch()
 
 
 def _credentials(kafka: KafkaSettings) -> faust.auth.Credentials | None:

@@ -18,7 +18,7 @@ from infra.doctor import diagnose
 from infra.paths import LocalSettings
 from infra.ports import free_ports, is_free
 from infra.provision import KafkaDistribution, provision
-from infra.river import AGENTS, ANSWERING, River, local_river
+from infra.river import AGENTS, ANSWERING, FEDERATE, River, local_river
 from infra.supervisor import Notice, Supervisor
 from schemas.errors import SettingsInvalid
 from streams.settings import KafkaSettings, load
@@ -76,7 +76,7 @@ def demo(
     print_json(summary)
 
 
-def agent(name: Annotated[str, typer.Argument(help=", ".join(AGENTS))]) -> None:
+def agent(name: Annotated[str, typer.Argument(help=", ".join((*AGENTS, FEDERATE)))]) -> None:
     """Run one worker of an agent in the foreground."""
     limit_spinning()
     if name == "ingest":
@@ -90,8 +90,12 @@ def agent(name: Annotated[str, typer.Argument(help=", ".join(AGENTS))]) -> None:
     elif name == "learn":
         _make_gate_set()
         from agents.learn import main
+    elif name == "federate":
+        _make_gate_set()
+        from agents.federate import main
     else:
-        raise SettingsInvalid(f"There is no agent {name!r}.", f"The agents: {', '.join(AGENTS)}.")
+        known = ", ".join((*AGENTS, FEDERATE))
+        raise SettingsInvalid(f"There is no agent {name!r}.", f"The agents: {known}.")
     main()
 
 

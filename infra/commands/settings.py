@@ -12,6 +12,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
+from agents.edge.settings import EdgeSettings
+from agents.federate_settings import FederateSettings
 from agents.settings import (
     EmbedderSettings,
     GenerateSettings,
@@ -42,6 +44,8 @@ GROUPS: Final[tuple[tuple[str, type[BaseSettings]], ...]] = (
     ("generate, with a remote engine", RemoteEngineSettings),
     ("join", JoinSettings),
     ("learn", LearnSettings),
+    ("federate", FederateSettings),
+    ("A device (`headwater edge join`)", EdgeSettings),
 )
 
 
