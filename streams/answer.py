@@ -20,7 +20,8 @@ from streams.settings import KafkaSettings
 class Replies(Protocol):
     """Where an answer's chunks come from: the client's reply partition, or one that is resumed."""
 
-    settings: KafkaSettings
+    @property
+    def settings(self) -> KafkaSettings: ...
 
     def expect(self, generation_id: str) -> Chunks: ...
 

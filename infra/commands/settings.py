@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
+from agents.gateway.settings import GatewaySettings
 from agents.settings import (
     EmbedderSettings,
     GenerateSettings,
@@ -42,6 +43,7 @@ GROUPS: Final[tuple[tuple[str, type[BaseSettings]], ...]] = (
     ("generate, with a remote engine", RemoteEngineSettings),
     ("join", JoinSettings),
     ("learn", LearnSettings),
+    ("gateway", GatewaySettings),
 )
 
 
