@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from schemas import errors
 
@@ -123,11 +124,25 @@ def error_response(error: Exception) -> Response:
 def handle_errors(app: FastAPI) -> None:
     """Let an app answer with OpenAI's shape whatever goes wrong."""
 
-    async def handle(_: Request, error: Exception) -> Response:
-        return error_response(error)
+    async def handle(request: Request, error: Exception) -> Response:
+        response = error_response(error)
+        if response.status_code == 405:
+            # The framework names those of the first route only (RFC 9110, section 10.2.1).
+            response.headers["Allow"] = ", ".join(_methods(app, request))
+        return response
 
     for kind in (ApiError, RequestValidationError, HTTPException, errors.HeadwaterError, Exception):
         app.add_exception_handler(kind, handle)
+
+
+def _methods(app: FastAPI, request: Request) -> list[str]:
+    """All that the routes of a request's path take."""
+    matching = (
+        route
+        for route in app.routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+    )
+    return sorted({method for route in matching for method in route.methods or ()})
 
 
 def _invalid(error: RequestValidationError) -> ApiError:

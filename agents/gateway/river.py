@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Path
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from agents.gateway.access.caller import Called, Shared
 from agents.gateway.document_state import DocumentState, document_state
@@ -31,11 +31,20 @@ class DocumentRequest(Strict):
     metadata: dict[Name, Scalar] = Field({}, max_length=limits.METADATA_ENTRIES_MAX)
 
 
+# How a JSON Schema says that one of them is needed.
+_ONE_OF_THEM: Final[JsonValue] = [
+    {"required": [name], "properties": {name: {"type": kind, "minProperties": 1}}}
+    for name, kind in (("rating", "number"), ("correction", "string"), ("labels", "object"))
+]
+
+
 class FeedbackRequest(Strict):
     """What a person thinks of an answer: one of rating, correction and labels at least.
 
     `prompt_id` is the id of the completion.
     """
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": _ONE_OF_THEM})
 
     prompt_id: Annotated[str, Field(min_length=1, max_length=limits.ID_CHARS_MAX)]
     rating: float | None = Field(None, ge=-1.0, le=1.0)

@@ -59,9 +59,9 @@ def demo(
     distribution = fetched()
     shutil.rmtree(data_dir, ignore_errors=True)
     agents = EVERYTHING if learning else (*ANSWERING, GATEWAY)
-    gateway_port, *ports = _ports()
+    gateway_port, port, controller_port = _ports()
     env = LEARNING_ENV | {"HEADWATER_GATEWAY_PORT": str(gateway_port)}
-    river = local_river(distribution, data_dir, *ports, env=env, agents=agents)
+    river = local_river(distribution, data_dir, port, controller_port, env, agents)
     kafka = load(KafkaSettings, bootstrap=river.bootstrap)
 
     async def work() -> dict[str, Any]:

@@ -9,9 +9,8 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from gateways import Gateways, gateways
+from gateways import Gateways
 from openai import OpenAI
-from workers import Workers
 
 from agents.gateway.openai.shapes import answers_of
 from schemas.topics import FEEDBACK, GENERATIONS, PROMPTS, Topic
@@ -22,14 +21,6 @@ pytestmark = pytest.mark.integration
 
 HELLO: Any = [{"role": "user", "content": "Hello?"}]
 WAIT_S_MAX = 60
-
-
-@pytest.fixture(scope="module")
-def gateway(
-    river: KafkaSettings, agents: Workers, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Gateways]:
-    with gateways(river, tmp_path_factory.mktemp("gateway")) as found:
-        yield found
 
 
 @pytest.fixture

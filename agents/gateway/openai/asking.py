@@ -19,7 +19,9 @@ from schemas.events import Generation
 from streams.answer import Answer
 
 _DONE: Final = b"data: [DONE]\n\n"
-_ENCODE: Final = msgspec.json.Encoder().encode
+_ENCODER: Final = msgspec.json.Encoder()
+# Characters that end a line for some clients, though neither for JSON nor for server-sent events.
+_LINE_ENDS: Final = tuple((c.encode(), b"\\u%04x" % ord(c)) for c in "\x85\u2028\u2029")
 
 
 @dataclass(slots=True)
@@ -49,7 +51,7 @@ class Asking:
             async for event in self._events():
                 yield event
         except HeadwaterError as error:
-            yield b"data: %b\n\n" % _ENCODE(as_api_error(error).body())
+            yield b"data: %b\n\n" % _encode(as_api_error(error).body())
         else:
             yield _DONE
 
@@ -80,7 +82,7 @@ class Asking:
 
     def _event(self, chunk: dict[str, Any], position: Position) -> bytes:
         event_id = self.signer.encode(position).encode()
-        return b"id: %b\ndata: %b\n\n" % (event_id, _ENCODE(chunk))
+        return b"id: %b\ndata: %b\n\n" % (event_id, _encode(chunk))
 
 
 def first_position(answer: Answer, choices: int) -> Position:
@@ -102,3 +104,10 @@ def check_finished(generation: Generation) -> None:
                 f"No answer: {next(filter(None, errors), 'the engine failed')}",
                 "Change the prompt.",
             )
+
+
+def _encode(chunk: dict[str, Any]) -> bytes:
+    content = _ENCODER.encode(chunk)
+    for raw, escaped in _LINE_ENDS:
+        content = content.replace(raw, escaped)
+    return content

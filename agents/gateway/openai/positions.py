@@ -75,11 +75,11 @@ class Signer:
             position = _DECODER.decode(content)
         except (ValueError, msgspec.DecodeError):
             message = "Last-Event-ID is not of this request and key."
-            raise ApiError(400, message, "invalid_event_id", "Last-Event-ID") from None
+            raise ApiError(404, message, "invalid_event_id", "Last-Event-ID") from None
         age_ms = (time.time() - position.created_s) * 1000
         if age_ms > (TOKENS.retention_ms or 0):
             message = "What Last-Event-ID names is no longer kept. Ask again."
-            raise ApiError(400, message, "expired_event_id", "Last-Event-ID")
+            raise ApiError(404, message, "expired_event_id", "Last-Event-ID")
         return position
 
     def _signature(self, content: bytes) -> bytes:

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from schemas import limits
 
+
+def _whole(value: object) -> object:
+    """JSON knows one kind of number: 3.0 is an integer too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE: Final = BeforeValidator(_whole)
+Tokens = Annotated[int, Field(ge=1, le=limits.MAX_TOKENS_MAX), WHOLE]
+Choices = Annotated[int, Field(ge=1, le=limits.N_MAX), WHOLE]
+Seed = Annotated[int, Field(ge=0, le=limits.SEED_MAX), WHOLE]
+TopLogprobs = Annotated[int, Field(ge=0, le=limits.TOP_LOGPROBS_MAX), WHOLE]
+TopK = Annotated[int, Field(ge=0, le=limits.TOP_K_MAX), WHOLE]
+Likeliest = Annotated[int, Field(ge=0, le=1_000_000), WHOLE]
 Text = Annotated[str, Field(max_length=limits.MESSAGE_CHARS_MAX)]
 Stop = Annotated[str, Field(min_length=1, max_length=limits.STOP_CHARS_MAX)]
 Stops = Annotated[list[Stop], Field(max_length=limits.STOPS_MAX)]
@@ -66,7 +79,7 @@ class ResponseFormat(Strict):
 class Search(Strict):
     """Ours: which passages are found for the prompt; `top_k` 0 finds none."""
 
-    top_k: int | None = Field(None, ge=0, le=limits.TOP_K_MAX)
+    top_k: TopK | None = None
     mode: Literal["fused", "dense", "keyword"] = "fused"
     score_floor: float | None = Field(None, ge=-1.0, le=1.0)
     filters: dict[Name, str | int | float | bool] = Field({}, max_length=64)
@@ -76,18 +89,18 @@ class Sampled(Strict):
     """What chats and completions share. Without a temperature the likeliest token is taken."""
 
     model: Annotated[str, Field(max_length=limits.NAME_CHARS_MAX)]
-    max_tokens: int | None = Field(None, ge=1, le=limits.MAX_TOKENS_MAX)
+    max_tokens: Tokens | None = None
     temperature: float | None = Field(None, ge=0.0, le=2.0)
     top_p: float | None = Field(None, gt=0.0, le=1.0)
-    n: int | None = Field(None, ge=1, le=limits.N_MAX)
+    n: Choices | None = None
     stop: Stop | Stops | None = None
-    seed: int | None = Field(None, ge=0, le=limits.SEED_MAX)
+    seed: Seed | None = None
     frequency_penalty: float | None = Field(None, ge=-2.0, le=2.0)
     presence_penalty: float | None = Field(None, ge=-2.0, le=2.0)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: User | None = None
-    top_k: int | None = Field(None, ge=0, le=1_000_000, description="as vLLM's")
+    top_k: Likeliest | None = Field(None, description="as vLLM's")
     min_p: float | None = Field(None, ge=0.0, le=1.0, description="as vLLM's")
     repetition_penalty: float | None = Field(None, gt=0.0, le=10.0, description="as vLLM's")
     retrieval: Search | None = Field(None, description="which passages the answer may use")
@@ -105,9 +118,9 @@ class ChatRequest(Sampled):
     """`POST /v1/chat/completions`."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=limits.MESSAGES_MAX)]
-    max_completion_tokens: int | None = Field(None, ge=1, le=limits.MAX_TOKENS_MAX)
+    max_completion_tokens: Tokens | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=limits.TOP_LOGPROBS_MAX)
+    top_logprobs: TopLogprobs | None = None
     response_format: ResponseFormat | None = None
     tools: list[Any] | None = Field(None, max_length=0, description="none can be called here")
 
@@ -116,7 +129,7 @@ class CompletionRequest(Sampled):
     """`POST /v1/completions`: the prompt is one turn of a user, under the model's chat template."""
 
     prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=1)]
-    logprobs: int | None = Field(None, ge=0, le=limits.TOP_LOGPROBS_MAX)
+    logprobs: TopLogprobs | None = None
 
     @property
     def text(self) -> str:

@@ -108,8 +108,6 @@ async def _answer(
     last_event_id: str | None,
 ) -> Response:
     check_model(body.model, gateway.settings.models)
-    if last_event_id and not body.stream:
-        raise ApiError(400, "Only a stream can be resumed.", "invalid_request", "Last-Event-ID")
     if caller.tokens_per_day is not None and not last_event_id:
         await gateway.quotas.check(caller.name, caller.tokens_per_day)
     with ExitStack() as stack:
