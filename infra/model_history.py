@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +14,12 @@ from agents.settings import LearnSettings
 from models.privacy.ledger import Round, verify
 from models.privacy.ledger_schema import Release
 from models.privacy.ledger_store import LedgerStore
-from schemas import codec, headers, ids
+from schemas import codec
 from schemas.errors import EventInvalid, ModelUnavailable
 from schemas.events import ModelUpdate
 from schemas.topics import MODEL_UPDATES
-from streams.producer import Delivered, Outgoing, Producer
 from streams.settings import KafkaSettings
 from streams.subscription import Subscription
-
-SOURCE = "/cli/models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,28 +116,6 @@ def _versions(
         uri = _uri(settings, versions_folder(settings), record)
         update = release_update(opening, rounds, Release(record, entry.digest), uri)
         yield record.model_version, (update, record.released)
-
-
-async def publish(kafka: KafkaSettings, update: ModelUpdate) -> Delivered:
-    """Make a version live: one event."""
-    producer = Producer(kafka)
-    try:
-        made = headers.make_headers(MODEL_UPDATES, ids.new_id("event"), SOURCE)
-        value = codec.checked(MODEL_UPDATES, update)
-        return await producer.send(Outgoing(MODEL_UPDATES, update.adapter, value, made))
-    finally:
-        await producer.close()
-
-
-def made_live(update: ModelUpdate, adapter: str, why: str, *, back: bool) -> ModelUpdate:
-    """The event that makes a version live by hand: all that is known of it, and why."""
-    return msgspec.structs.replace(
-        update,
-        adapter=adapter,
-        origin="rollback" if back else update.origin,
-        published_ms=time.time_ns() // 1_000_000,
-        reason=why,
-    )
 
 
 def _uri(settings: LearnSettings, versions: Path, record: Round) -> str:

@@ -20,6 +20,8 @@ from schemas.errors import SettingsInvalid
 from streams.settings import KafkaSettings, load
 
 _BACKLOG: Final = 1024
+# Longer than clients and proxies keep idle connections: a request must not meet a closing one.
+_KEEP_ALIVE_S: Final = 75
 
 
 class _Server(uvicorn.Server):
@@ -74,6 +76,7 @@ class GatewayWorker:
             log_config=None,
             access_log=False,
             server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=self._settings.stop_s,
         )
         pinging = asyncio.create_task(self._gateway.pings.run(), name="headwater-pings")

@@ -55,6 +55,7 @@ class GatewaySettings(BaseSettings):
     )
     ping_s: float = Field(15.0, gt=0, description="a silent stream shows a sign of life so often")
     stop_s: int = Field(5, ge=0, description="time for open requests to end at a stop")
+    page: bool = Field(True, description="whether the live page is served, at `/ui`")
     cors_origins: str = Field(
         "", description="web pages of other origins that may call it, with commas; `*` for all"
     )

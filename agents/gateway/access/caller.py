@@ -53,12 +53,13 @@ def caller_of(
 ) -> Caller:
     """The caller, whose request counts from here on. Raises ApiError (401, 429)."""
     gateway = gateway_of(request)
-    caller = _known(gateway, credentials.credentials if credentials else None)
+    caller = known_caller(gateway, credentials.credentials if credentials else None)
     response.headers.update(caller.headers)
     return caller
 
 
-def _known(gateway: Gateway, secret: str | None) -> Caller:
+def known_caller(gateway: Gateway, secret: str | None) -> Caller:
+    """The caller with this key, whose request is counted. Raises ApiError (401, 429)."""
     per_minute = gateway.settings.requests_per_minute
     gateway.keys.look()
     if not gateway.keys.required:
