@@ -15,16 +15,12 @@ from models.engine.protocol import BASE_VERSION
 from models.privacy.ledger import Round, verify
 from models.privacy.ledger_schema import Release
 from models.privacy.ledger_store import LedgerStore
-from schemas import codec, headers, ids
-from schemas.clock import now_ms
+from schemas import codec
 from schemas.errors import EventInvalid, ModelUnavailable
 from schemas.events import ModelUpdate
 from schemas.topics import MODEL_UPDATES
-from streams.producer import Delivered, Outgoing, Producer
 from streams.settings import KafkaSettings
 from streams.subscription import Subscription
-
-SOURCE = "/cli/models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,28 +121,6 @@ def _versions(
         uri = _uri(settings, versions_folder(settings), record)
         update = release_update(opening, rounds, Release(record, entry.digest), uri)
         yield record.model_version, (update, record.released)
-
-
-async def publish(kafka: KafkaSettings, update: ModelUpdate) -> Delivered:
-    """Make a version live: one event."""
-    producer = Producer(kafka)
-    try:
-        made = headers.make_headers(MODEL_UPDATES, ids.new_id("event"), SOURCE)
-        value = codec.checked(MODEL_UPDATES, update)
-        return await producer.send(Outgoing(MODEL_UPDATES, update.adapter, value, made))
-    finally:
-        await producer.close()
-
-
-def made_live(update: ModelUpdate, adapter: str, why: str, *, back: bool) -> ModelUpdate:
-    """The event that makes a version live by hand: all that is known of it, and why."""
-    return msgspec.structs.replace(
-        update,
-        adapter=adapter,
-        origin="rollback" if back else update.origin,
-        published_ms=now_ms(),
-        reason=why,
-    )
 
 
 def _uri(settings: LearnSettings, versions: Path, record: Round) -> str:
