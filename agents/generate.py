@@ -48,8 +48,6 @@ from streams.settings import KafkaSettings, load
 
 log = logging.getLogger("headwater.generate")
 
-# Chunks of one step go out together.
-_LINGER_MS: Final = 2.0
 SOURCE: Final = "/agents/generate"
 
 
@@ -79,7 +77,7 @@ class Generate:
         self._tracing = tracing or make_tracing(settings.engine == "remote")
         self._engine = engine
         self._settings = settings
-        self._producer = Producer(kafka, _LINGER_MS)
+        self._producer = Producer(kafka)
         self._token_partitions = partition_count(kafka, TOKENS)
         self._owned: set[int] = set()
         self._finals: dict[int, asyncio.Task[Finals]] = {}

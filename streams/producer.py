@@ -91,10 +91,9 @@ def try_produce(
 class Producer:
     """Owns one librdkafka producer and the thread that serves its callbacks."""
 
-    def __init__(self, settings: KafkaSettings, linger_ms: float = 0.0) -> None:
-        """`linger_ms`: how long a record waits for others that go out with it."""
+    def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
-        self._producer = confluent_kafka.Producer(producer_config(settings, linger_ms))
+        self._producer = confluent_kafka.Producer(producer_config(settings, linger_ms=0.0))
         self._open = True
         # What the thread has been told and the event loop not yet.
         self._reports: list[Report] = []

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.engine.kv_memory import Arena, Held
+from models.engine.arena import Arena, Held
 from models.engine.llama import Shape
 
 
@@ -21,8 +21,7 @@ class DecodeGroup:
         self._shape, self._arena, self._rows = shape, arena, len(reads)
         self._length = max(reads) + 1
         positions = torch.tensor(reads, device=like.device)
-        starts = torch.arange(self._rows, device=like.device) * arena.row_tokens
-        self._places = starts + positions
+        self._places = arena.places(positions)
         self._mask: Tensor | None = None
         if min(reads) + 1 < self._length:
             # A row must not see what longer rows have beyond its end.
@@ -32,9 +31,9 @@ class DecodeGroup:
 
     def attend(self, layer: int, queries: Tensor, kv: Tensor) -> Tensor:
         """See `llama.Attention`."""
-        shape, stored = self._shape, self._arena.layers[layer]
-        stored.view(-1, shape.kv_size).index_copy_(0, self._places, kv)
-        seen = stored[: self._rows, : self._length]
+        shape, arena = self._shape, self._arena
+        arena.flat.index_copy_(0, self._places[layer], kv)
+        seen = arena.layers[layer][: self._rows, : self._length]
         keys, values = _heads(shape, seen)
         # The query heads that share a key head take the place of successive tokens: no copies of
         # keys and values.

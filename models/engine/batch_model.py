@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+from models.engine.arena import Held
 from models.engine.attention import DecodeGroup, PromptGroup
-from models.engine.kv_memory import Held, KvMemory
+from models.engine.kv_memory import KvMemory
 from models.engine.llama import Llama
 from models.engine.low_rank import Stacks
 

@@ -10,80 +10,13 @@ to its row when it is complete, so that half-read prompts leave no gaps between 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
+from models.engine.arena import Arena, Held
 from models.engine.llama import Shape
 from models.engine.prefix_cache import PrefixCache
 
 ROW_TOKENS_MIN = 256
-
-
-@dataclass(slots=True, eq=False)
-class Held:
-    """What one request holds: a stage while its prompt is read, then row `index` of an arena.
-
-    `read` is the number of positions whose keys and values are there.
-    """
-
-    arena: Arena
-    stage: Tensor | None  # (layers, positions, 2·K·D)
-    read: int = 0
-    index: int = -1
-
-    @property
-    def tokens(self) -> int:
-        """Positions counted against the limit."""
-        return self.arena.row_tokens + (0 if self.stage is None else self.stage.shape[1])
-
-
-class Arena:
-    """Rows of `row_tokens` positions; rows 0 … len(owners) - 1 are in use."""
-
-    def __init__(self, shape: Shape, row_tokens: int, like: Tensor) -> None:
-        self.row_tokens = row_tokens
-        self.owners: list[Held] = []
-        # (layers, rows, row_tokens, 2·K·D). Zeros, not empty: a masked position still enters a
-        # product, and 0 · NaN is NaN.
-        self._kv = like.new_zeros(shape.layers, 0, row_tokens, shape.kv_size)
-        self.layers = self._kv.unbind(0)
-
-    @property
-    def capacity_tokens(self) -> int:
-        return self._kv.shape[1] * self.row_tokens
-
-    @property
-    def full(self) -> bool:
-        return len(self.owners) == self._kv.shape[1]
-
-    def resize(self, rows: int) -> None:
-        """Room for `rows` rows, at least those in use. Copies them."""
-        old, used = self._kv, len(self.owners)
-        rows = max(rows, used)
-        if rows == old.shape[1]:
-            return
-        self._kv = old.new_zeros(old.shape[0], rows, *old.shape[2:])
-        self._kv[:, :used] = old[:, :used]
-        self.layers = self._kv.unbind(0)
-
-    def take(self, held: Held, source: Tensor) -> None:
-        """A new last row, with the first `held.read` positions of source (layers, …, 2·K·D)."""
-        held.arena, held.index = self, len(self.owners)
-        self.owners.append(held)
-        self._kv[:, held.index, : held.read] = source[:, : held.read]
-
-    def give_back(self, held: Held) -> None:
-        """The last row moves into the gap."""
-        last = self.owners.pop()
-        if last is not held:
-            self._kv[:, held.index, : last.read] = self._kv[:, last.index, : last.read]
-            self.owners[held.index] = last
-            last.index = held.index
-
-    def row(self, held: Held) -> Tensor:
-        """(layers, row_tokens, 2·K·D)"""
-        return self._kv[:, held.index]
 
 
 class KvMemory:
@@ -95,7 +28,9 @@ class KvMemory:
         """Keys and values take the dtype and device of `like`."""
         self.tokens_max = tokens_max
         self.prefixes = PrefixCache(tokens_max // 4)
-        self.arenas = [Arena(shape, size, like) for size in _row_sizes(context_tokens_max)]
+        self.arenas = [
+            Arena(shape, size, tokens_max // size, like) for size in _row_sizes(context_tokens_max)
+        ]
         self._shape = shape
         self._like = like
         # Of requests alone: prefixes give way.
@@ -165,12 +100,13 @@ class KvMemory:
         return True
 
     def _make_row(self, arena: Arena) -> None:
-        """Room for one more row. Doubles, if all that is allocated stays under the limit then."""
+        """Room for one more row. Where rows are copied for it, their number doubles, if all that is
+        allocated stays under the limit then."""
         if not arena.full:
             return
         rows = len(arena.owners)
         others = self.allocated_tokens - arena.capacity_tokens
-        for wanted in (max(2 * rows, 1), rows + 1):
+        for wanted in (max(2 * rows, 1) if arena.copies else rows + 1, rows + 1):
             if others + wanted * arena.row_tokens <= self.tokens_max:
                 arena.resize(wanted)
                 return

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from models.engine.arena import Held
 from models.engine.detokenize import TextStream
 from models.engine.grammar import Vocabulary
-from models.engine.kv_memory import Held
 from models.engine.logprobs import token_logprob
 from models.engine.protocol import FinishReason, Piece, TokenLogprob
 from models.engine.sampling import Chosen, Sampler
