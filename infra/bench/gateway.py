@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final
@@ -78,7 +78,7 @@ async def bench_gateway(kafka: KafkaSettings, port: int) -> dict[str, Any]:
 
 
 async def _compare(
-    ways: list[tuple[str, Callable[[], Awaitable[Read]], psutil.Process]], streams: int
+    ways: Sequence[tuple[str, Callable[[], Awaitable[Read]], psutil.Process]], streams: int
 ) -> dict[str, Any]:
     sides = {name: Side([]) for name, _, _ in ways}
     for number in range(ROUNDS[streams]):
