@@ -27,15 +27,14 @@ class River:
                             ("topic", "topic", "left"),
                             ("written", "offsets", "right"),
                             ("per_s", "a second", "right"),
-                            ("reader", "read by", "left"),
-                            ("lag", "waiting", "right"),
+                            ("waiting", "waiting for", "left"),
                         )
                     ],
                     rows=[],
                     row_key="topic",
                     pagination=0,
                 )
-                .props("dense flat")
+                .props("dense flat hide-pagination")
                 .classes("w-full")
             )
         ui.timer(_POLL_S, self._refresh, immediate=True)
@@ -52,8 +51,7 @@ class River:
                 "topic": flow.topic,
                 "written": flow.written,
                 "per_s": f"{flow.per_s:.1f}",
-                "reader": flow.reader,
-                "lag": "" if flow.lag is None else flow.lag,
+                "waiting": "" if flow.lag is None else f"{flow.reader}: {flow.lag}",
             }
             for flow in flows
         ]

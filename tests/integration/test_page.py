@@ -101,6 +101,7 @@ def test_a_person_asks_reads_and_rates_on_a_phone_by_keyboard(
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
+@pytest.mark.long
 def test_an_operator_rolls_back_and_others_do_not(
     kafka: KafkaSettings, browser: Browser, tmp_path: Path
 ) -> None:
