@@ -5,7 +5,6 @@ Everything in here belongs to one thread: the ledger's database allows no other.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 
 from agents.learning_paths import (
@@ -14,9 +13,9 @@ from agents.learning_paths import (
     ledger_path,
     versions_folder,
 )
+from agents.promise import open_promise
 from agents.settings import GenerateSettings, LearnSettings
 from models.engine.load import Loaded, load
-from models.learning.adapter_files import artifact_bytes
 from models.learning.cohort_gradient import Contribution
 from models.learning.examples import CohortAssembler, TrainingExample
 from models.learning.gate import Gate, LiveVersion, read_questions
@@ -28,9 +27,7 @@ from models.privacy.ledger import Opening, Round
 from models.privacy.ledger_store import LedgerStore
 from models.privacy.mechanism import open_mechanism
 from models.privacy.noise import Tensors
-from models.privacy.plan import make_plan
 from models.privacy.randomness import NoiseKey
-from schemas.errors import LedgerBroken
 
 
 class Learning:
@@ -48,9 +45,17 @@ class Learning:
         self._live = live
         self.store = LedgerStore(ledger_path(settings))
         key = NoiseKey.open(learning_folder(settings) / f"{settings.adapter}.noise-key")
-        shape = _shape(settings)
+        shape = lora_shape(settings)
         adapter = new_adapter(loaded.model, shape)
-        self.opening = self._opening(settings, model, key, adapter)
+        self.opening = open_promise(
+            self.store,
+            settings.adapter,
+            settings,
+            settings.cohort_size,
+            key,
+            adapter,
+            _promised(settings, model),
+        )
         self._learner = _learner(loaded, settings, shape, self.opening, key, adapter)
         self._gate = Gate(self._learner, questions, settings.gate_tolerance)
         self.rounds = Rounds(
@@ -92,8 +97,9 @@ class Learning:
             if pending := self._assembler.pending(example.user):
                 self._contribute(example.user, pending)
             return None
+        parent = self._adopted()
         parts = [self._contribute(user, found) for user, found in cohort.examples.items()]
-        found = self.rounds.finish(cohort, dict(self._offsets), self._judge, parts)[0]
+        found = self.rounds.finish(cohort, dict(self._offsets), self._judge, parts, parent)[0]
         self._seen.clear()
         self._contributions.clear()
         return found
@@ -111,6 +117,19 @@ class Learning:
         self._learner.close()
         self.store.close()
 
+    def _adopted(self) -> str | None:
+        """Takes in a version that federation has put live since; its name, where there is one."""
+        live = self._live()
+        if live is None or live.origin != "federated":
+            return None
+        if self._learner.adapter.keys() != live.adapter.keys() or live.shape != self._learner.shape:
+            # Of another rank or other layers: to be compared with, not to be added.
+            return live.model_version
+        if self._learner.adopt(live.adapter):
+            # They were computed from other weights.
+            self._contributions.clear()
+        return live.model_version
+
     def _judge(self, candidate: Tensors) -> Judgement:
         live = self._live()
         if live is None:
@@ -118,38 +137,14 @@ class Learning:
             return Judgement(released=False, evaluation={})
         return self._gate.judge(candidate, live)
 
-    def _opening(
-        self, settings: LearnSettings, model: str, key: NoiseKey, adapter: Tensors
-    ) -> Opening:
-        """What the adapter began with, or begins with now."""
-        promised = _promised(settings, model)
-        begun = self.store.opening(settings.adapter)
-        if begun is not None:
-            _check_promise(begun, promised, key)
-            return begun
-        return Opening(
-            adapter=settings.adapter,
-            plan=make_plan(
-                settings.mechanism,
-                epsilon=settings.epsilon,
-                delta=settings.delta,
-                rounds_max=settings.rounds_max,
-                participations_max=settings.participations_max,
-                separation_min=settings.separation_min,
-            ),
-            key_commitment=key.commitment,
-            artifact_sha256=_sha256(adapter),
-            cohort_size=settings.cohort_size,
-            settings=promised,
-        )
-
 
 def model_name(settings: LearnSettings, generate: GenerateSettings) -> str:
     """The base model: that of the answers, unless it is set."""
     return settings.model or generate.model
 
 
-def _shape(settings: LearnSettings) -> LoraShape:
+def lora_shape(settings: LearnSettings) -> LoraShape:
+    """The adapter's, whoever teaches it."""
     targets = tuple(name.strip() for name in settings.targets.split(","))
     return LoraShape(settings.rank, 2.0 * settings.rank, targets)
 
@@ -203,24 +198,3 @@ def _promised(settings: LearnSettings, model: str) -> dict[str, str | int | floa
         "optimizer": optimizer.kind,
         "learning_rate": optimizer.learning_rate,
     }
-
-
-def _check_promise(
-    begun: Opening, promised: dict[str, str | int | float | bool], key: NoiseKey
-) -> None:
-    changed = [
-        f"{name} was {begun.settings.get(name)} and is {value}"
-        for name, value in promised.items()
-        if begun.settings.get(name) != value
-    ]
-    if key.commitment != begun.key_commitment:
-        changed.append("the noise key is another")
-    if changed:
-        raise LedgerBroken(
-            f"Adapter {begun.adapter} began with other settings: {'; '.join(changed)}.",
-            "Restore them, or begin an adapter with a new name (HEADWATER_LEARN_ADAPTER).",
-        )
-
-
-def _sha256(adapter: Tensors) -> str:
-    return hashlib.sha256(artifact_bytes(adapter)).hexdigest()

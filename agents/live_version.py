@@ -62,7 +62,7 @@ def read_live(update: ModelUpdate | None, cache: Path) -> LiveVersion | None:
     try:
         folder = fetch(update.artifact_uri, update.artifact_sha256, cache)
         prune(cache, {folder})
-        return LiveVersion(update.model_version, *read_adapter(folder))
+        return LiveVersion(update.model_version, *read_adapter(folder), update.origin)
     except HeadwaterError as error:
         log.error("nothing is released while what is live cannot be read: %s", error)
         return None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
+from models.engine.protocol import BASE_VERSION
 from models.privacy.ledger import Opening, Round
 from models.privacy.ledger_schema import Release
 from schemas import codec, headers
@@ -12,7 +14,8 @@ from schemas.topics import ANALYTICS, MODEL_UPDATES
 from streams.producer import Outgoing
 
 SOURCE = "/agents/learn"
-BASE = "base"
+FEDERATED: Final = "federated"
+UNPROTECTED: Final = "Learned without protection of those whose data it was."
 
 
 def release_update(
@@ -23,19 +26,21 @@ def release_update(
     `rounds` are those of the ledger up to the release at least. Its parent is the release before.
     """
     record, plan = release.record, opening.plan
+    federated = opening.settings.get("origin") == FEDERATED
     earlier = [found for found in rounds[: record.number] if found.released]
     parent = earlier[-1] if earlier else None
     before = (parent.epsilon or 0.0) if parent else 0.0
     return ModelUpdate(
-        adapter=opening.adapter,
+        adapter=str(opening.settings.get("teaches", opening.adapter)),
         model_version=record.model_version,
-        origin="online",
+        origin=FEDERATED if federated else "online",
         published_ms=record.time_ms,
-        parent_version=parent.model_version if parent else BASE,
+        parent_version=record.parent_version or (parent.model_version if parent else BASE_VERSION),
         artifact_uri=artifact_uri,
         artifact_sha256=record.artifact_sha256,
         privacy=PrivacySpent(
             mechanism=plan.mechanism,
+            privacy_unit="device" if federated else "user",
             epsilon=None if record.epsilon is None else record.epsilon - before,
             delta=record.delta if plan.private else None,
             epsilon_total=record.epsilon,
@@ -43,7 +48,7 @@ def release_update(
             max_grad_norm=record.max_grad_norm if plan.private else None,
         ),
         evaluation=record.evaluation,
-        reason=None if plan.private else "Learned without protection of those who gave feedback.",
+        reason=None if plan.private else UNPROTECTED,
         cohort_first=parent.number + 1 if parent else 0,
         cohort_last=record.number,
         ledger_sha256=release.digest,

@@ -12,6 +12,7 @@ from click.exceptions import ClickException
 
 from infra.commands.ask import ask, feedback
 from infra.commands.dead_letters import dead_letters_app
+from infra.commands.fleet import edge_app
 from infra.commands.keys import keys_app
 from infra.commands.local import agent, demo, doctor, up
 from infra.commands.measuring import bench, eval_app
@@ -39,6 +40,7 @@ cli.add_typer(eval_app, name="eval")
 cli.add_typer(keys_app, name="keys")
 cli.add_typer(models_app, name="models")
 cli.add_typer(privacy_app, name="privacy")
+cli.add_typer(edge_app, name="edge")
 cli.add_typer(contracts_app, name="contracts")
 
 

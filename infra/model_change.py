@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 import msgspec
 
 from schemas import codec, headers, ids
+from schemas.clock import now_ms
 from schemas.events import ModelUpdate
 from schemas.topics import MODEL_UPDATES
 from streams.producer import Delivered, Outgoing, Producer
@@ -30,6 +29,6 @@ def made_live(update: ModelUpdate, adapter: str, why: str, *, back: bool) -> Mod
         update,
         adapter=adapter,
         origin="rollback" if back else update.origin,
-        published_ms=time.time_ns() // 1_000_000,
+        published_ms=now_ms(),
         reason=why,
     )

@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 
 from agents.learning_paths import ledger_path, versions_folder
-from agents.releases import BASE, release_update
+from agents.releases import release_update
 from agents.settings import LearnSettings
+from models.engine.protocol import BASE_VERSION
 from models.privacy.ledger import Round, verify
 from models.privacy.ledger_schema import Release
 from models.privacy.ledger_store import LedgerStore
@@ -57,17 +58,19 @@ class ModelHistory:
 
     def live(self, adapter: str) -> str:
         """The version that serves an adapter."""
-        return self._live.get(adapter, BASE)
+        return self._live.get(adapter, BASE_VERSION)
 
     def named(self, name: str, adapter: str) -> ModelUpdate:
         """A version, or the base model. Raises ModelUnavailable with those that there are."""
-        if name == BASE:
-            return ModelUpdate(adapter, BASE, "base", 0)
+        if name == BASE_VERSION:
+            return ModelUpdate(adapter, BASE_VERSION, "base", 0)
         for version in self.versions:
             if version.update.model_version == name:
                 return version.update
         names = ", ".join(version.update.model_version for version in self.versions) or "none"
-        raise ModelUnavailable(f"There is no version {name!r}.", f"The versions: {names}, {BASE}.")
+        raise ModelUnavailable(
+            f"There is no version {name!r}.", f"The versions: {names}, {BASE_VERSION}."
+        )
 
 
 async def read_history(kafka: KafkaSettings, settings: LearnSettings) -> ModelHistory:
@@ -77,7 +80,9 @@ async def read_history(kafka: KafkaSettings, settings: LearnSettings) -> ModelHi
     updates: list[ModelUpdate] = []
     for record in records:
         if record.value is None:
-            updates.append(ModelUpdate(record.key_text or "", BASE, "base", record.timestamp_ms))
+            updates.append(
+                ModelUpdate(record.key_text or "", BASE_VERSION, "base", record.timestamp_ms)
+            )
             continue
         try:
             updates.append(codec.decode(MODEL_UPDATES, record.value))

@@ -20,6 +20,8 @@ ANSWERING: Final = ("ingest", "retrieve", "generate")
 LEARNING: Final = ("join", "learn")
 AGENTS: Final = (*ANSWERING, *LEARNING)
 GATEWAY: Final = "gateway"
+# Beside a SuperLink (`headwater edge serve`); not part of `headwater up`.
+FEDERATE: Final = "federate"
 EVERYTHING: Final = (*AGENTS, GATEWAY)
 
 
@@ -99,7 +101,7 @@ def _threads(name: str) -> dict[str, str]:
     """Embedders must not take the cores from the language model on a small machine."""
     if name == "generate":
         return {}
-    if name == "learn":
+    if name in ("learn", FEDERATE):
         return {"OMP_NUM_THREADS": "1"}
     threads = max(1, (os.cpu_count() or 2) // 2)
     return {"HEADWATER_EMBEDDER_THREADS": str(threads)}

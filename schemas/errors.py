@@ -105,3 +105,11 @@ class BudgetSpent(HeadwaterError):
 
 class DataInvalid(HeadwaterError):
     """A file of examples or an adapter on disk is not what it should be."""
+
+
+class QuorumMissed(HeadwaterError):
+    """Fewer devices took part in a federated round than its accounting assumes."""
+
+
+class FederationUnreachable(HeadwaterError):
+    """The SuperLink does not answer, or refuses what was asked of it."""

@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -19,10 +19,14 @@ from infra.doctor import diagnose
 from infra.paths import LocalSettings
 from infra.ports import free_ports, is_free
 from infra.provision import KafkaDistribution, provision
-from infra.river import ANSWERING, EVERYTHING, GATEWAY, River, local_river
+from infra.river import ANSWERING, EVERYTHING, FEDERATE, GATEWAY, River, local_river
 from infra.supervisor import Notice, Supervisor
 from schemas.errors import SettingsInvalid
 from streams.settings import KafkaSettings, load
+
+# Turns that an OpenMP thread waits for the next product before it sleeps: some 0.1 ms.
+SPIN_COUNT: Final = "10000"
+_WORKERS: Final = (*EVERYTHING, FEDERATE)
 
 
 def up() -> None:
@@ -77,7 +81,7 @@ def demo(
     print_json(summary)
 
 
-def agent(name: Annotated[str, typer.Argument(help=", ".join(EVERYTHING))]) -> None:
+def agent(name: Annotated[str, typer.Argument(help=", ".join(_WORKERS))]) -> None:
     """Run one worker of an agent in the foreground."""
     limit_spinning()
     if name == "ingest":
@@ -93,10 +97,11 @@ def agent(name: Annotated[str, typer.Argument(help=", ".join(EVERYTHING))]) -> N
         from agents.learn import main
     elif name == GATEWAY:
         from infra.pages.serve import main
+    elif name == FEDERATE:
+        _make_gate_set()
+        from agents.federate import main
     else:
-        raise SettingsInvalid(
-            f"There is no agent {name!r}.", f"The agents: {', '.join(EVERYTHING)}."
-        )
+        raise SettingsInvalid(f"There is no agent {name!r}.", f"The agents: {', '.join(_WORKERS)}.")
     main()
 
 
@@ -114,10 +119,10 @@ def _make_gate_set() -> None:
 def limit_spinning() -> None:
     """Set how long OpenMP's threads spin at barriers; read when torch is loaded.
 
-    Long spinning loses the cores to the other agents of a small machine, and threads that never
-    spin halve the engine's speed (docs/LOG.md).
+    Long spinning loses the cores to the other agents of a small machine, and threads that fall
+    asleep between two products halve the engine's speed (docs/LOG.md).
     """
-    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
 
 
 def doctor(as_json: AsJson = False) -> None:

@@ -12,6 +12,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
+from agents.edge.settings import EdgeSettings
+from agents.federate_settings import FederateSettings
 from agents.gateway.settings import GatewaySettings
 from agents.settings import (
     EmbedderSettings,
@@ -43,6 +45,8 @@ GROUPS: Final[tuple[tuple[str, type[BaseSettings]], ...]] = (
     ("generate, with a remote engine", RemoteEngineSettings),
     ("join", JoinSettings),
     ("learn", LearnSettings),
+    ("federate", FederateSettings),
+    ("A device (`headwater edge join`)", EdgeSettings),
     ("gateway", GatewaySettings),
 )
 

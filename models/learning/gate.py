@@ -39,11 +39,15 @@ class GateQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class LiveVersion:
-    """What a candidate is compared with; without tensors it is the base model."""
+    """What a candidate is compared with; without tensors it is the base model.
+
+    `origin` is that of its update: online, federated, rollback and so on.
+    """
 
     model_version: str
     adapter: Tensors
     shape: LoraShape
+    origin: str = "base"
 
 
 def read_questions(path: Path) -> list[GateQuestion]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import msgspec
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from models.engine.chat import chat_end_token
 from models.engine.load import Loaded
@@ -59,11 +60,12 @@ class Learner:
     ) -> None:
         self.mechanism = mechanism
         self.adapter = {name: tensor.clone() for name, tensor in adapter.items()}
+        # The last live version that this learning knows of.
+        self._anchor = {name: tensor.clone() for name, tensor in adapter.items()}
         self.max_grad_norm = settings.max_grad_norm
         self._settings = settings
         self._tokenizer = loaded.tokenizer
-        end_token = chat_end_token(loaded.tokenizer)
-        self.end_token = loaded.tokenizer.eos_token_id if end_token is None else end_token
+        self.end_token = end_token_of(loaded)
         self._model = AdaptedModel(loaded.model, settings.shape)
         self._optimizer = Optimizer(settings.optimizer, self.adapter, mechanism.plan.rounds_max)
 
@@ -90,6 +92,25 @@ class Learner:
         """What one user's examples add to the next step: for work that need not wait for the rest
         of the cohort. It holds until the next step only. Raises EventInvalid."""
         return contribution(self._model, self.adapter, self._encoded(examples), self._norm_max)
+
+    def adopt(self, live: Tensors) -> bool:
+        """Adds what others have released since; False where that is nothing.
+
+        `live` is a live version of the same names and shapes. Steps of this learner that were never
+        released are kept: only the difference from the live version known before is added.
+        """
+        moved = False
+        for name, tensor in self.adapter.items():
+            difference = live[name].to(tensor.device) - self._anchor[name]
+            moved = moved or bool(difference.any())
+            tensor.add_(difference)
+            self._anchor[name].add_(difference)
+        return moved
+
+    def released(self) -> None:
+        """The adapter is the live version from now on."""
+        for name, tensor in self.adapter.items():
+            self._anchor[name].copy_(tensor)
 
     def step(
         self, cohort: Cohort, contributions: Sequence[Contribution] | None = None
@@ -136,21 +157,14 @@ class Learner:
 
     def encode(self, example: TrainingExample) -> EncodedExample:
         """Tokens of a correction, or of the answer that was rated. Raises EventInvalid."""
-        corrected = example.correction is not None
-        answer = encode_answer(
-            self._tokenizer,
-            self.end_token,
-            example.messages,
-            example.correction if example.correction is not None else example.completion,
-            self._settings.tokens_max,
-        )
-        return EncodedExample(answer, None if corrected else example.rating)
+        return encode_example(self._tokenizer, self.end_token, example, self._settings.tokens_max)
 
     def state(self) -> Tensors:
         """What `restore` needs, under one name each."""
         return (
             {"max_grad_norm": torch.tensor([self.max_grad_norm], dtype=torch.float64)}
             | {f"adapter.{name}": t.detach().cpu().clone() for name, t in self.adapter.items()}
+            | {f"anchor.{name}": t.detach().cpu().clone() for name, t in self._anchor.items()}
             | {f"optimizer.{name}": t.cpu() for name, t in self._optimizer.state().items()}
             | {f"mechanism.{name}": t for name, t in self.mechanism.state().items()}
         )
@@ -162,6 +176,25 @@ class Learner:
         self.max_grad_norm = float(state["max_grad_norm"].item())
         for name, tensor in self.adapter.items():
             tensor.copy_(state[f"adapter.{name}"])
+            # States of older versions have none; they knew of no release but their own.
+            self._anchor[name].copy_(state.get(f"anchor.{name}", tensor))
+
+
+def end_token_of(loaded: Loaded) -> int:
+    """The token that ends an answer of the model."""
+    found = chat_end_token(loaded.tokenizer)
+    end: int = loaded.tokenizer.eos_token_id if found is None else found
+    return end
+
+
+def encode_example(
+    tokenizer: PreTrainedTokenizerBase, end_token: int, example: TrainingExample, tokens_max: int
+) -> EncodedExample:
+    """Tokens of a correction, or of the answer that was rated. Raises EventInvalid."""
+    corrected = example.correction is not None
+    text = example.correction if example.correction is not None else example.completion
+    answer = encode_answer(tokenizer, end_token, example.messages, text, tokens_max)
+    return EncodedExample(answer, None if corrected else example.rating)
 
 
 def _part(state: Tensors, prefix: str) -> Tensors:

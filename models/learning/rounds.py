@@ -62,9 +62,11 @@ class Rounds:
         offsets: dict[str, int],
         judge: Callable[[Tensors], Judgement],
         contributions: Sequence[Contribution] | None = None,
+        parent_version: str | None = None,
     ) -> tuple[Round, CohortGradient]:
         """One round. `offsets` are the next to be read once it is done; `contributions` are those
-        of the cohort's users where they were computed already.
+        of the cohort's users where they were computed already; `parent_version` is what is live,
+        where that is no release of this ledger.
 
         1. The learner steps, in memory.
         2. The candidate is written, durable, in a folder named by its input.
@@ -77,6 +79,8 @@ class Rounds:
         norm = self._learner.max_grad_norm
         found = self._learner.step(cohort, contributions)
         judgement = judge(self._learner.adapter)
+        if judgement.released:
+            self._learner.released()
         version = f"{self._adapter}-{self.number + 1}"
         folder = self.folder(version, context.hex())
         digest = write_adapter(folder, self._learner.adapter, self._learner.shape, self._base)
@@ -94,6 +98,7 @@ class Rounds:
             released=judgement.released,
             time_ms=time.time_ns() // 1_000_000,
             evaluation=judgement.evaluation,
+            parent_version=parent_version,
         )
         self._store.commit_round(self._adapter, record, cohort.example_ids, self._learner.state())
         self.number += 1

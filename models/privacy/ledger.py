@@ -43,7 +43,8 @@ class Round(msgspec.Struct, frozen=True, kw_only=True, tag="round"):
 
     `number` counts from 0; `epsilon` is what the most exposed user may have lost with this round,
     none where nothing is promised; `offsets` are the next to be read of each source; `context` is
-    the digest of all that the step was computed from. `released` tells whether it went live.
+    the digest of all that the step was computed from. `released` tells whether it went live, and
+    `parent_version` over which version; none where that is the release before.
     """
 
     number: int
@@ -58,6 +59,7 @@ class Round(msgspec.Struct, frozen=True, kw_only=True, tag="round"):
     released: bool
     time_ms: int
     evaluation: dict[str, float] = {}
+    parent_version: str | None = None
 
 
 class Entry(msgspec.Struct, frozen=True):

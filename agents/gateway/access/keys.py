@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from schemas.clock import now_ms
 from schemas.errors import SettingsInvalid
 
 log = logging.getLogger("headwater.gateway")
@@ -67,7 +68,7 @@ def add_key(
         raise SettingsInvalid(f"There is a key {name!r} already.", "Choose another name.")
     # 256 random bits: nothing to guess, so a fast hash protects them.
     secret = PREFIX + secrets.token_urlsafe(32)
-    created_ms = time.time_ns() // 1_000_000
+    created_ms = now_ms()
     key = ApiKey(name, _digest(secret), created_ms, scopes, requests_per_minute, tokens_per_day)
     _write(path, [*keys, key])
     return secret

@@ -1,0 +1,179 @@
+"""`headwater edge` at the operator's: the SuperLink with its gate, devices, and rounds."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from infra.commands.edge import edge_app
+from infra.commands.shell import AsJson, err, out, print_json, run
+from schemas.errors import DataInvalid, SettingsInvalid
+from streams.settings import load
+
+if TYPE_CHECKING:
+    from agents.superlink import SuperLink
+    from infra.supervisor import Notice
+
+# With these commands too.
+__all__ = ["edge_app"]
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@edge_app.command("serve")
+def serve(
+    host: Annotated[
+        str, typer.Option(help="Name or address by which devices reach this machine.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port for devices.")] = 9443,
+    certificate: Annotated[Path | None, typer.Option(help="Its certificate, PEM.")] = None,
+    key: Annotated[Path | None, typer.Option(help="The certificate's key, PEM.")] = None,
+) -> None:
+    """Run the SuperLink and the gate that devices come through; Ctrl-C stops both."""
+    from agents.federate_settings import FederateSettings
+    from infra.federation import Door, serving_parts
+    from infra.supervisor import Supervisor
+    from infra.tls import own_certificates
+
+    if (certificate is None) != (key is None):
+        raise SettingsInvalid("A certificate needs its key.", "Give --certificate and --key.")
+    settings = load(FederateSettings)
+    folder = settings.superlink_folder.expanduser().absolute()
+    authority: Path | None = None
+    if certificate is None:
+        own = own_certificates(folder / "gate", [host])
+        certificate, key, authority = own.certificate, own.key, own.authority
+    listen = host if host in _LOOPBACK else "0.0.0.0"
+    superlink_port = int(settings.superlink.rpartition(":")[2])
+    parts = serving_parts(folder, superlink_port, Door(listen, port, certificate, key))
+
+    async def work() -> None:
+        out.print(f"Devices: headwater edge join --superlink {host}:{port}", markup=False)
+        if authority is not None:
+            out.print(f"Give each device this file, for --ca: {authority}", markup=False)
+        out.print("Beside it: headwater agent federate. Ctrl-C stops everything.")
+        await asyncio.Event().wait()
+
+    run(Supervisor(parts, folder, _show).run(work))
+
+
+@edge_app.command("admit")
+def admit(
+    public_key: Annotated[Path, typer.Argument(help="What `headwater edge key` printed.")],
+    owner: Annotated[str, typer.Option(help="Whose device it is: the unit of privacy.")],
+    name: Annotated[str, typer.Option(help="Which of the owner's devices.")] = "device",
+) -> None:
+    """Let a device take part. All devices of one owner share one privacy budget."""
+    link = _superlink()
+    try:
+        out.print(str(link.admit(public_key, owner, name)), markup=False)
+    finally:
+        link.close()
+
+
+@edge_app.command("remove")
+def remove(
+    device: Annotated[str, typer.Argument(help="Its node id, or OWNER/NAME.")],
+) -> None:
+    """Refuse a device from now on. What it contributed stays in what was released."""
+    link = _superlink()
+    try:
+        found = [n for n in link.nodes() if device in (str(n.node_id), n.name)]
+        if not found:
+            raise DataInvalid(f"There is no device {device}.", "See `headwater edge list`.")
+        for node in found:
+            link.remove(node.node_id)
+            out.print(f"removed {node.name} ({node.node_id})", markup=False)
+    finally:
+        link.close()
+
+
+@edge_app.command("list")
+def list_devices(as_json: AsJson = False) -> None:
+    """The admitted devices, and which are online."""
+    link = _superlink()
+    try:
+        nodes = link.nodes()
+    finally:
+        link.close()
+    for node in nodes:
+        if as_json:
+            print_json({"node_id": node.node_id, "name": node.name, "status": node.status})
+        else:
+            out.print(f"{node.node_id:<22}{node.status:<12}{node.name}", markup=False)
+    if not nodes:
+        err.print("No device is admitted yet.")
+
+
+@edge_app.command("round")
+def ask_round(
+    wait: Annotated[bool, typer.Option("--wait", help="Until it has ended.")] = False,
+    adapter: Annotated[str | None, typer.Option(help="Default: the one that learns.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask for a federated round, through Kafka; the federate agent does it."""
+    from agents.settings import LearnSettings
+
+    name = adapter or load(LearnSettings).adapter
+    run(_ask_round(name, uuid.uuid4().hex, wait, as_json))
+
+
+async def _ask_round(adapter: str, round_id: str, wait: bool, as_json: bool) -> None:
+    from agents.round_records import asked_record
+    from schemas.events import FederatedRound
+    from schemas.topics import FEDERATED_ROUNDS
+    from streams.producer import Producer
+    from streams.settings import KafkaSettings
+    from streams.subscription import Subscription
+
+    kafka = load(KafkaSettings)
+    producer = Producer(kafka)
+    try:
+        async with Subscription(kafka, FEDERATED_ROUNDS) as events:
+            await producer.send(asked_record(adapter, round_id, "asked by an operator"))
+            if not wait:
+                out.print(round_id)
+                return
+            async for event in events:
+                if isinstance(event, FederatedRound) and event.round_id == round_id:
+                    _print_event(event, as_json)
+                    if event.status == "failed":
+                        raise typer.Exit(1)
+                    if event.status == "finished":
+                        return
+    finally:
+        await producer.close()
+
+
+def _print_event(event: object, as_json: bool) -> None:
+    from schemas.events import FederatedRound
+
+    assert isinstance(event, FederatedRound)
+    if as_json:
+        print_json(event)
+        return
+    told: list[str] = [event.status]
+    if event.clients is not None:
+        told.append(f"{event.clients} devices")
+    if event.received_bytes is not None:
+        told.append(f"{event.received_bytes:,} bytes")
+    if event.duration_s is not None:
+        told.append(f"{event.duration_s:.1f} s")
+    told += [said for said in (event.model_version, event.reason) if said]
+    out.print(", ".join(told), markup=False)
+
+
+def _superlink() -> SuperLink:
+    from agents.federate_settings import FederateSettings
+    from agents.superlink import open_superlink
+
+    return open_superlink(load(FederateSettings))
+
+
+def _show(notice: Notice) -> None:
+    if notice.what != "started":
+        err.print(f"{notice.part} {notice.what} {notice.detail}", style="dim", markup=False)

@@ -1,0 +1,117 @@
+"""The processes of federation: a SuperLink and its gate at the operator's, two on each device."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from agents.edge.wire import SOCKET_FILE
+from agents.superlink import CA_FILE
+from infra.part import Part
+from infra.tls import own_certificates
+
+_BIN = Path(sys.executable).parent
+KEY_FILE = "device.key"
+
+
+@dataclass(frozen=True)
+class Door:
+    """Where devices reach the SuperLink; without a certificate on loopback only."""
+
+    host: str
+    port: int
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+def serving_parts(folder: Path, port: int, door: Door) -> list[Part]:
+    """The SuperLink on loopback at `port`, its state in `folder`, and the gate before it."""
+    return [superlink_part(folder, port), gate_part(folder, port, door)]
+
+
+def superlink_part(folder: Path, port: int) -> Part:
+    """Nodes must have keys that were admitted; the state outlives the process."""
+    own = own_certificates(folder, ["127.0.0.1", "localhost"])
+    command = [
+        *(str(_BIN / "flower-superlink"), "--host", "127.0.0.1", "--port", str(port)),
+        *("--ssl-certfile", str(own.certificate), "--ssl-keyfile", str(own.key)),
+        *("--ssl-ca-certfile", str(own.authority), "--enable-supernode-auth"),
+        *("--database", str(folder / "superlink.db"), "--disable-runtime-dependency-installation"),
+    ]
+
+    trusted = ssl.create_default_context(cafile=own.authority)
+
+    async def answers() -> bool:
+        try:
+            async with httpx.AsyncClient(timeout=2.0, verify=trusted) as client:
+                return (await client.get(f"https://127.0.0.1:{port}/health")).is_success
+        except httpx.HTTPError:
+            return False
+
+    return Part("superlink", command, flower_env(folder / "flower"), ready=answers)
+
+
+def gate_part(folder: Path, superlink_port: int, door: Door) -> Part:
+    """The devices' door."""
+    command = [
+        *(sys.executable, "-m", "infra.fleet_gate", "--host", door.host, "--port", str(door.port)),
+        *("--superlink", f"https://127.0.0.1:{superlink_port}"),
+        *("--superlink-ca", str(folder / CA_FILE)),
+    ]
+    if door.certificate is not None and door.key is not None:
+        command += ["--certificate", str(door.certificate), "--key", str(door.key)]
+    return Part("fleet-gate", command, after=("superlink",))
+
+
+def device_parts(
+    folder: Path, superlink: str, root_certificates: Path | None, runtime_port: int
+) -> list[Part]:
+    """A device's trainer and SuperNode; settings of the trainer come from the environment.
+
+    `runtime_port`, on loopback, is for the SuperNode and the ClientApps that it starts.
+    """
+    trainer_env = {"HEADWATER_EDGE_FOLDER": str(folder), "OMP_WAIT_POLICY": "passive"}
+    secured = (
+        ["--insecure"]
+        if root_certificates is None
+        else ["--root-certificates", str(root_certificates)]
+    )
+    node = [
+        *(str(_BIN / "flower-supernode"), *secured, "--superlink", superlink),
+        *("--auth-supernode-private-key", str(folder / KEY_FILE)),
+        *("--port", str(runtime_port)),
+        *("--node-config", f'trainer="{folder / SOCKET_FILE}"'),
+    ]
+
+    async def at_once() -> bool:
+        # It waits for its SuperLink for as long as that takes: days, on a device that is offline.
+        return True
+
+    return [
+        Part(
+            "trainer",
+            [sys.executable, "-m", "agents.edge.trainer"],
+            trainer_env,
+            ready_deadline_s=300.0,
+        ),
+        Part("supernode", node, flower_env(folder / "flower"), ready=at_once, after=("trainer",)),
+    ]
+
+
+def flower_env(home: Path) -> dict[str, str]:
+    """What Flower's processes need to stay offline and apart from each other."""
+    home.mkdir(parents=True, exist_ok=True)
+    return {
+        "FLWR_HOME": str(home),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        # They start each other by name, and numpy's threads are of no use to them.
+        "PATH": f"{_BIN}{os.pathsep}{os.environ.get('PATH', '')}",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
