@@ -74,14 +74,22 @@ class GatewayWorker:
         config = uvicorn.Config(
             app,
             log_config=None,
+            log_level="warning",
             access_log=False,
             server_header=False,
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=self._settings.stop_s,
         )
+        server = _Server(config, self.ready, self._gateway)
+        serving = asyncio.create_task(server.serve([self._socket]), name="headwater-http")
         pinging = asyncio.create_task(self._gateway.pings.run(), name="headwater-pings")
         try:
-            await _Server(config, self.ready, self._gateway).serve([self._socket])
+            await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            # Told to stop: open requests have their time.
+            server.should_exit = True
+            await serving
+            raise
         finally:
             pinging.cancel()
             await asyncio.gather(pinging, return_exceptions=True)

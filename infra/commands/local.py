@@ -96,7 +96,7 @@ def agent(name: Annotated[str, typer.Argument(help=", ".join(_WORKERS))]) -> Non
         _make_gate_set()
         from agents.learn import main
     elif name == GATEWAY:
-        from agents.gateway.main import main
+        from infra.pages.serve import main
     elif name == FEDERATE:
         _make_gate_set()
         from agents.federate import main
@@ -166,7 +166,8 @@ def _next_steps(river: River, gateway_port: int) -> None:
     default = KafkaSettings.model_fields["bootstrap"].default
     env = "" if river.bootstrap == default else f"HEADWATER_KAFKA_BOOTSTRAP={river.bootstrap} "
     out.print(f"Kafka is at {river.bootstrap}; logs are in {river.data_dir / 'logs'}", markup=False)
-    out.print(f"OpenAI's API is at http://127.0.0.1:{gateway_port}/v1", markup=False)
+    address = f"http://127.0.0.1:{gateway_port}"
+    out.print(f"The page is at {address}/ui/, OpenAI's API at {address}/v1", markup=False)
     out.print("In another terminal:")
     for command in (
         'ask "What does os.path.join do?"',

@@ -220,6 +220,8 @@ def test_keys_are_needed_and_limited(gateway: Gateways, http: httpx.Client) -> N
     assert [status(None, path) for path in ("/health/live", "/health/ready")] == [200, 200]
     page = http.get("/metrics").text
     assert 'headwater:gateway_requests_total{route="/v1/models",status="429"}' in page
+    listed = http.get("/v1/models", headers={"Origin": "https://other.example"})
+    assert "access-control-allow-origin" not in listed.headers
     large = http.post("/v1/feedback", content=b"x" * 3_000_000)
     assert (large.status_code, large.json()["error"]["code"]) == (413, "request_too_large")
 

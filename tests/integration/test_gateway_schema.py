@@ -13,7 +13,7 @@ from gateways import Gateways
 pytestmark = pytest.mark.integration
 
 SUPPORT = Path(__file__).parents[1] / "support"
-SHORT = ("--phases", "fuzzing", "--max-examples", "3", "--seed", "1")
+SHORT = ("--phases", "fuzzing", "--max-examples", "2", "--seed", "1")
 # A schema cannot say that `stop` and JSON exclude each other, nor which schemas can be followed:
 # such requests are refused, as they must be.
 CONFIG = """

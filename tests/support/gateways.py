@@ -38,6 +38,7 @@ def gateways(
     keys = {
         "app": add_key(keys_file, "app", ["documents"], 1_000_000),
         "other": add_key(keys_file, "other", []),
+        "operator": add_key(keys_file, "operator", ["operator"]),
         "slow": add_key(keys_file, "slow", [], requests_per_minute=2),
         "poor": add_key(keys_file, "poor", [], tokens_per_day=1),
     }
@@ -48,6 +49,7 @@ def gateways(
         "HEADWATER_GATEWAY_KEYS_FILE": str(keys_file),
         "HEADWATER_GATEWAY_STREAM_KEY_FILE": str(folder / "stream.key"),
         "HEADWATER_GATEWAY_RESUME_S": "0.2",
+        "HEADWATER_GATEWAY_PAGE": "false",
         **(env or {}),
     }
     parts: list[Part] = []
@@ -56,3 +58,6 @@ def gateways(
         parts.append(replace(part, name=f"gateway-{number}", after=()))
     with running(parts, folder) as supervisor:
         yield Gateways(supervisor, ports, keys)
+    for part in parts:
+        log = (folder / "logs" / f"{part.name}.log").read_text()
+        assert "Traceback" not in log, log[-4_000:]

@@ -1,0 +1,105 @@
+"""How much flows and how far agents are behind: two broker questions a sample, for all pages."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+
+from schemas.topics import CONTEXTS, DOCUMENTS, PROMPTS, TOPICS, Topic
+from streams.failures import explain
+from streams.settings import KafkaSettings
+
+_TIMEOUT_S: Final = 5.0
+# The topics that groups of agents read, and who reads them.
+_READERS: Final[dict[str, str]] = {
+    DOCUMENTS.name: "ingest",
+    PROMPTS.name: "retrieve",
+    CONTEXTS.name: "generate",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """One topic: its offsets in all and a second, markers of transactions too; its reader's lag."""
+
+    topic: str
+    written: int
+    per_s: float
+    reader: str
+    lag: int | None
+
+
+class RiverWatch:
+    """Samples are shared: many open pages ask the broker no more than one does."""
+
+    def __init__(self, kafka: KafkaSettings, every_s: float = 1.0) -> None:
+        self._kafka = kafka
+        self._every_s = every_s
+        self._admin: AdminClient | None = None
+        self._lock = asyncio.Lock()
+        self._flows: list[Flow] = []
+        self._ends: dict[str, int] = {}
+        self._sampled_s = 0.0
+
+    async def flows(self) -> list[Flow]:
+        """In the order of `TOPICS`, no older than a second. Raises as `explain`."""
+        async with self._lock:
+            now_s = time.monotonic()
+            if now_s - self._sampled_s >= self._every_s:
+                ends, lags = await asyncio.to_thread(self._sample)
+                passed_s = now_s - self._sampled_s
+                self._flows = [self._flow(topic, ends, lags, passed_s) for topic in TOPICS]
+                self._ends, self._sampled_s = ends, now_s
+            return self._flows
+
+    def _flow(
+        self, topic: Topic, ends: dict[str, int], lags: dict[str, int], passed_s: float
+    ) -> Flow:
+        written, before = ends.get(topic.name, 0), self._ends.get(topic.name)
+        per_s = 0.0 if before is None else (written - before) / passed_s
+        return Flow(topic.name, written, per_s, _READERS.get(topic.name, ""), lags.get(topic.name))
+
+    def _sample(self) -> tuple[dict[str, int], dict[str, int]]:
+        try:
+            if self._admin is None:
+                self._admin = AdminClient(self._kafka.client_config())
+            ends = self._partition_ends(self._admin)
+            lags = {name: self._lag(self._admin, name, ends) for name in _READERS}
+        except KafkaException as error:
+            raise explain(error, self._kafka.bootstrap) from error
+        totals: dict[str, int] = {}
+        for (name, _), end in ends.items():
+            totals[name] = totals.get(name, 0) + end
+        return totals, lags
+
+    def _partition_ends(self, admin: AdminClient) -> dict[tuple[str, int], int]:
+        """The next offset of each partition of ours."""
+        names = {self._kafka.topic_name(topic): topic.name for topic in TOPICS}
+        known = admin.list_topics(timeout=_TIMEOUT_S).topics
+        places = [
+            TopicPartition(name, partition)
+            for name in names
+            if name in known
+            for partition in known[name].partitions
+        ]
+        wanted = {place: OffsetSpec.latest() for place in places}
+        found = admin.list_offsets(wanted, request_timeout=_TIMEOUT_S)
+        return {
+            (names[place.topic], place.partition): int(future.result().offset)
+            for place, future in found.items()
+        }
+
+    def _lag(self, admin: AdminClient, topic: str, ends: dict[tuple[str, int], int]) -> int:
+        """Records that the topic's reader has not committed yet."""
+        group = self._kafka.group_name(_READERS[topic])
+        partitions = [partition for name, partition in ends if name == topic]
+        full = f"{self._kafka.topic_prefix}{topic}"
+        asked = ConsumerGroupTopicPartitions(group, [TopicPartition(full, p) for p in partitions])
+        (future,) = admin.list_consumer_group_offsets([asked], request_timeout=_TIMEOUT_S).values()
+        committed = {place.partition: place.offset for place in future.result().topic_partitions}
+        return sum(ends[topic, p] - max(0, committed.get(p, 0)) for p in partitions)

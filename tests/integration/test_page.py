@@ -1,0 +1,137 @@
+"""The live page in a real browser: a person asks, reads, rates, and sees the figures move."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from gateways import gateways
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from workers import Workers
+
+from infra.model_change import publish
+from schemas import codec
+from schemas.events import ModelUpdate
+from schemas.topics import MODEL_UPDATES
+from streams.settings import KafkaSettings
+from streams.subscription import Subscription
+
+CHROMIUM = Path("/usr/bin/chromium")
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}"),
+]
+
+T = TypeVar("T")
+
+PHONE = {"width": 390, "height": 844}
+TIMEOUT_MS = 30_000
+WITH_PAGE = {"HEADWATER_GATEWAY_PAGE": "true"}
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        # Containers allow no sandbox of its own.
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def opened(page: Page, url: str, key: str) -> None:
+    """The page of a gateway, with a key typed in."""
+    page.set_default_timeout(TIMEOUT_MS)
+    expect.set_options(timeout=TIMEOUT_MS)
+    page.goto(url)
+    page.get_by_label("API key").fill(key)
+    page.keyboard.press("Enter")
+
+
+def offsets(page: Page, topic: str) -> int:
+    """What the river's table says of a topic."""
+    row = page.get_by_role("row", name=re.compile(rf"^{topic} "))
+    return int(row.get_by_role("cell").nth(1).inner_text())
+
+
+def test_a_person_asks_reads_and_rates_on_a_phone_by_keyboard(
+    river: KafkaSettings, agents: Workers, browser: Browser, tmp_path: Path
+) -> None:
+    with gateways(river, tmp_path, env=WITH_PAGE) as found:
+        page = browser.new_page(viewport=PHONE, color_scheme="dark")
+        opened(page, found.url(), "hw-unknown")
+        expect(page.get_by_text("That key is not known.")).to_be_visible()
+        opened(page, found.url(), found.keys["app"])
+
+        page.get_by_role("tab", name="River").click()
+        expect(page.get_by_role("row", name=re.compile("^feedback "))).to_be_visible()
+        before = offsets(page, "feedback")
+
+        page.get_by_role("tab", name="Documents").click()
+        page.get_by_label("Id").fill("lakes/page")
+        page.get_by_label("Text").fill("Lake Page is 12 m deep and very cold.")
+        page.get_by_role("button", name="Add").click()
+        expect(page.get_by_role("cell", name="retrievable")).to_be_visible()
+
+        page.get_by_role("tab", name="Chat").click()
+        page.get_by_label("Ask something").focus()
+        page.keyboard.type("How deep is Lake Page?")
+        page.keyboard.press("Enter")
+        thumb = page.get_by_label("Good answer")
+        expect(thumb).to_be_visible()
+        page.get_by_role("button", name="lakes/page").press("Enter")
+        expect(page.get_by_text("12 m deep and very cold")).to_be_visible()
+        thumb.focus()
+        page.keyboard.press("Enter")
+        expect(page.get_by_text("Thank you")).to_be_visible()
+        page.get_by_label("It should have said").fill("12 m.")
+        page.keyboard.press("Enter")
+
+        page.get_by_role("tab", name="River").click()
+        for _ in range(100):
+            if offsets(page, "feedback") == before + 2:
+                break
+            page.wait_for_timeout(100)
+        assert offsets(page, "feedback") == before + 2
+        expect(page.locator("body")).to_have_class(re.compile("body--dark"))
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+@pytest.mark.long
+def test_an_operator_rolls_back_and_others_do_not(
+    kafka: KafkaSettings, browser: Browser, tmp_path: Path
+) -> None:
+    update = ModelUpdate("default", "default-1", "online", 1_790_000_000_000, "base")
+    elsewhere(publish(kafka, update, "/tests"))
+    with gateways(kafka, tmp_path, env=WITH_PAGE) as found:
+        for key in ("app", "operator"):
+            page = browser.new_page()
+            opened(page, found.url(), found.keys[key])
+            page.get_by_role("tab", name="Learning").click()
+            expect(page.get_by_text("Serving: default-1 (default)")).to_be_visible()
+            page.get_by_role("button", name="Roll back").click()
+            if key == "app":
+                expect(page.get_by_text("lacks the scope")).to_be_visible()
+                continue
+            page.get_by_role("button", name="Yes").click()
+            expect(page.get_by_text("Serving: base (default)")).to_be_visible()
+    last = elsewhere(updates(kafka))[-1]
+    assert (last.model_version, last.origin) == ("base", "rollback")
+
+
+def elsewhere(work: Coroutine[Any, Any, T]) -> T:
+    """Playwright has a loop in this thread."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
+
+
+async def updates(kafka: KafkaSettings) -> list[ModelUpdate]:
+    async with Subscription(kafka, MODEL_UPDATES, since="earliest") as subscription:
+        return [
+            codec.decode(MODEL_UPDATES, record.value or b"")
+            async for record in subscription.present()
+        ]
