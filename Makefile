@@ -13,7 +13,7 @@ LLAMA_FLAGS := $(if $(filter x86_64,$(shell uname -m)),-mno-amx-tile -mno-amx-in
 CMAKE_BUILD_PARALLEL_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-long llama-server lint bench bench-engine bench-swaps bench-learn lock clean
+.PHONY: help venv demo test test-long llama-server lint bench bench-engine bench-swaps bench-learn bench-gateway lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,9 @@ bench-learn: $(STAMP) ## measure from feedback to the first token of a new versi
 
 bench-swaps: $(STAMP) ## measure swaps of adapters under load (4 minutes)
 	$(BIN)/headwater bench swaps $(ARGS)
+
+bench-gateway: $(STAMP) ## measure the gateway beside the SDK, up to 200 streams (6 minutes)
+	$(BIN)/headwater bench gateway $(ARGS)
 
 lock: $(UV) ## pin the packages of pyproject.toml anew
 	$(UV) pip compile pyproject.toml --all-extras --universal --python-version 3.11 \

@@ -54,10 +54,6 @@ class ChunkSender:
             await self._send_part(part)
         return last
 
-    async def spaced(self) -> None:
-        """Return once the next chunk may be sent."""
-        await asyncio.sleep(max(0.0, self._next_s - time.monotonic()))
-
     async def _run(self) -> None:
         while True:
             await self._arrived.wait()
@@ -81,7 +77,8 @@ class ChunkSender:
         remaining_s = self._next_s - time.monotonic()
         if remaining_s > 0:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._finishing.wait(), remaining_s)
+                async with asyncio.timeout(remaining_s):
+                    await self._finishing.wait()
 
 
 def joined(parts: Iterable[Part]) -> list[Part]:

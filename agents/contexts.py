@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import msgspec
@@ -10,6 +9,7 @@ import msgspec
 from agents.questions import Question
 from models.retrieval.retriever import Found
 from schemas import codec, headers
+from schemas.clock import now_ms
 from schemas.events import Context, FoundPassage, Prompt
 from schemas.topics import CONTEXTS
 from streams.producer import Outgoing
@@ -37,7 +37,7 @@ def fitting_context(
         prompt=prompt,
         passages=[found_passage(item) for item in found],
         prompted_ms=record.timestamp_ms,
-        retrieved_ms=time.time_ns() // 1_000_000,
+        retrieved_ms=now_ms(),
     )
     value = codec.encode(context)
     while len(value) > CONTEXTS.record_bytes_max and context.passages:

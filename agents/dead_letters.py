@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import time
 
 from schemas import codec, headers, ids, limits
+from schemas.clock import now_ms
 from schemas.errors import HeadwaterError
 from schemas.events import DeadLetter
 from schemas.topics import DEAD_LETTERS
@@ -44,7 +44,7 @@ def make_letter(record: Record, agent: str, error: Exception) -> DeadLetter:
         agent=agent,
         error=type(error).__name__,
         reason=reason[: limits.REASON_CHARS_MAX],
-        at_ms=time.time_ns() // 1_000_000,
+        at_ms=now_ms(),
         key=record.key[: limits.FRAMING_BYTES_MAX] if record.key else record.key,
         value=record.value if kept else None,
         headers=record.headers if kept else [],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from agents.sampling import logprob_event, request_of_choice, sampling_params
 from models.engine.protocol import Engine, GenerationRequest, Piece
 from models.prompting import ChatMessage, build_messages, cited_passages, fit_passages
 from schemas import ids, limits
+from schemas.clock import now_ms
 from schemas.errors import GenerationFailed, HeadwaterError
 from schemas.events import (
     Alternative,
@@ -246,7 +246,3 @@ def make_request(draft: Draft, engine: Engine, passages_max: int) -> GenerationR
         messages=build_messages(messages, texts[:fitting]),
         sampling=sampling_params(prompt.sampling, draft.context.prompt_id),
     )
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -23,7 +23,7 @@ from agents.blame import is_the_records_fault
 from agents.cancels import Cancels
 from agents.chunks import ChunkSender, Part
 from agents.dead_letters import bury
-from agents.draft import Draft, last_chunk, now_ms, write_answer
+from agents.draft import Draft, last_chunk, write_answer
 from agents.engines import make_engine
 from agents.finals import Finals
 from agents.fitting import shrunk
@@ -36,6 +36,7 @@ from agents.updates import Updates
 from agents.worker import follow_assignment, make_app, raw_topic, run
 from models.engine.protocol import Engine
 from schemas import codec, headers
+from schemas.clock import now_ms
 from schemas.errors import EventInvalid, Fenced, RecordTooLarge, SettingsInvalid
 from schemas.events import Context, Generation, TokenChunk
 from schemas.headers import Headers
@@ -47,6 +48,8 @@ from streams.settings import KafkaSettings, load
 
 log = logging.getLogger("headwater.generate")
 
+# Chunks of one step go out together.
+_LINGER_MS: Final = 2.0
 SOURCE: Final = "/agents/generate"
 
 
@@ -76,7 +79,7 @@ class Generate:
         self._tracing = tracing or make_tracing(settings.engine == "remote")
         self._engine = engine
         self._settings = settings
-        self._producer = Producer(kafka)
+        self._producer = Producer(kafka, _LINGER_MS)
         self._token_partitions = partition_count(kafka, TOKENS)
         self._owned: set[int] = set()
         self._finals: dict[int, asyncio.Task[Finals]] = {}
@@ -239,7 +242,6 @@ class Generate:
         generation = draft.finished()
         made = self._headers(GENERATIONS, generation.generation_id, flight)
         generation = await self._commit(flight, finals, generation, made)
-        await sender.spaced()
         return generation, sender.sent, rest
 
     async def _commit(

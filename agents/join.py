@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,6 +31,7 @@ from agents.settings import JoinSettings, WorkerSettings
 from agents.worker import follow_assignment, make_app, raw_topic, run
 from agents.written_examples import WrittenExamples
 from schemas import codec, headers
+from schemas.clock import now_ms
 from schemas.errors import EventInvalid, Fenced, HeadwaterError, SettingsInvalid
 from schemas.events import Example
 from schemas.topics import CONTEXTS, DAY_MS, EXAMPLES, EXCHANGES, FEEDBACK, GENERATIONS
@@ -216,7 +216,7 @@ class Join:
         return Place(writer, WrittenExamples(self._kafka))
 
     async def _bury_waiting(self) -> None:
-        before_ms = _now_ms() - round(1_000 * self._settings.wait_s)
+        before_ms = now_ms() - round(1_000 * self._settings.wait_s)
         for partition, prompt_id in self._exchanges.waiting_since_before(before_ms):
             exchange = self._exchanges.get(partition, prompt_id)
             if exchange is None or partition not in self._owned:
@@ -231,7 +231,7 @@ class Join:
 
     def _forget(self) -> None:
         settings = self._settings
-        before_ms = _now_ms() - round(DAY_MS * settings.remembered_days)
+        before_ms = now_ms() - round(DAY_MS * settings.remembered_days)
         for partition, prompt_id in self._exchanges.older_than(before_ms, settings.remembered_max):
             if partition in self._owned:
                 self._exchanges.remove(partition, prompt_id)
@@ -241,10 +241,6 @@ def _outgoing(example: Example, record: Record) -> Outgoing:
     trace = headers.child_traceparent(headers.header(record.headers, "traceparent"))
     made = headers.make_headers(EXAMPLES, example.example_id, SOURCE, trace)
     return Outgoing(EXAMPLES, example.user, codec.checked(EXAMPLES, example), made)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -24,6 +23,7 @@ from agents.intake import Intake
 from agents.passage_records import Change, decode_change
 from models.embedder import Embedder
 from models.retrieval.retriever import Retriever
+from schemas.clock import now_ms
 from schemas.topics import PASSAGES
 from streams.follower import Follower
 from streams.producer import Producer
@@ -130,12 +130,12 @@ class PassageFeed:
 
     async def _report_freshness(self, changes: Iterable[Change]) -> None:
         """One statistic for each document whose passages can be found from now on."""
-        now_ms = time.time_ns() // 1_000_000
+        read_ms = now_ms()
         published_ms = {
             change.passage.document_id: change.published_ms for change in changes if change.passage
         }
         sends = [
-            self._producer.send(freshness_statistic(document_id, since_ms, now_ms, self._replica))
+            self._producer.send(freshness_statistic(document_id, since_ms, read_ms, self._replica))
             for document_id, since_ms in published_ms.items()
         ]
         await asyncio.gather(*sends)

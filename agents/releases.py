@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from models.engine.protocol import BASE_VERSION
 from models.privacy.ledger import Opening, Round
 from models.privacy.ledger_schema import Release
 from schemas import codec, headers
@@ -13,7 +14,6 @@ from schemas.topics import ANALYTICS, MODEL_UPDATES
 from streams.producer import Outgoing
 
 SOURCE = "/agents/learn"
-BASE = "base"
 FEDERATED: Final = "federated"
 UNPROTECTED: Final = "Learned without protection of those whose data it was."
 
@@ -35,7 +35,7 @@ def release_update(
         model_version=record.model_version,
         origin=FEDERATED if federated else "online",
         published_ms=record.time_ms,
-        parent_version=record.parent_version or (parent.model_version if parent else BASE),
+        parent_version=record.parent_version or (parent.model_version if parent else BASE_VERSION),
         artifact_uri=artifact_uri,
         artifact_sha256=record.artifact_sha256,
         privacy=PrivacySpent(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -12,6 +11,7 @@ from agents.flower_round import RoundResult
 from agents.round_queue import Asked
 from models.privacy.ledger import Opening, Round
 from schemas import codec, headers, limits
+from schemas.clock import now_ms
 from schemas.errors import HeadwaterError
 from schemas.events import FederatedRound, PrivacySpent
 from schemas.topics import FEDERATED_ROUNDS
@@ -22,14 +22,14 @@ SOURCE: Final = "/agents/federate"
 
 def asked_record(adapter: str, round_id: str, reason: str | None = None) -> Outgoing:
     """Asks for a round; `reason` says who or what wants it."""
-    return _record(FederatedRound(round_id, "asked", adapter, _now_ms(), reason))
+    return _record(FederatedRound(round_id, "asked", adapter, now_ms(), reason))
 
 
 def started(asked: Asked, clients: int) -> Outgoing:
     """So many devices are asked; once for each attempt."""
     event = asked.event
     return _record(
-        FederatedRound(event.round_id, "started", event.adapter, _now_ms(), clients=clients),
+        FederatedRound(event.round_id, "started", event.adapter, now_ms(), clients=clients),
         attempt=asked.attempts + 1,
     )
 
@@ -45,7 +45,7 @@ def finished(
         round_id=event.round_id,
         status="finished",
         adapter=event.adapter,
-        at_ms=_now_ms(),
+        at_ms=now_ms(),
         reason=reason,
         clients=len(record.users),
         model_version=record.model_version if record.released else None,
@@ -78,7 +78,7 @@ def failed(asked: Asked, error: HeadwaterError, seconds: float) -> Outgoing:
             event.round_id,
             "failed",
             event.adapter,
-            _now_ms(),
+            now_ms(),
             reason=str(error)[: limits.REASON_CHARS_MAX],
             duration_s=seconds,
         )
@@ -97,7 +97,3 @@ def _record(event: FederatedRound, attempt: int = 1) -> Outgoing:
     made = headers.make_headers(FEDERATED_ROUNDS, event_id, SOURCE)
     value = codec.checked(FEDERATED_ROUNDS, event)
     return Outgoing(FEDERATED_ROUNDS, event.round_id, value, made)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

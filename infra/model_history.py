@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,20 +9,18 @@ from pathlib import Path
 import msgspec
 
 from agents.learning_paths import ledger_path, versions_folder
-from agents.releases import BASE, release_update
+from agents.releases import release_update
 from agents.settings import LearnSettings
+from models.engine.protocol import BASE_VERSION
 from models.privacy.ledger import Round, verify
 from models.privacy.ledger_schema import Release
 from models.privacy.ledger_store import LedgerStore
-from schemas import codec, headers, ids
+from schemas import codec
 from schemas.errors import EventInvalid, ModelUnavailable
 from schemas.events import ModelUpdate
 from schemas.topics import MODEL_UPDATES
-from streams.producer import Delivered, Outgoing, Producer
 from streams.settings import KafkaSettings
 from streams.subscription import Subscription
-
-SOURCE = "/cli/models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +58,19 @@ class ModelHistory:
 
     def live(self, adapter: str) -> str:
         """The version that serves an adapter."""
-        return self._live.get(adapter, BASE)
+        return self._live.get(adapter, BASE_VERSION)
 
     def named(self, name: str, adapter: str) -> ModelUpdate:
         """A version, or the base model. Raises ModelUnavailable with those that there are."""
-        if name == BASE:
-            return ModelUpdate(adapter, BASE, "base", 0)
+        if name == BASE_VERSION:
+            return ModelUpdate(adapter, BASE_VERSION, "base", 0)
         for version in self.versions:
             if version.update.model_version == name:
                 return version.update
         names = ", ".join(version.update.model_version for version in self.versions) or "none"
-        raise ModelUnavailable(f"There is no version {name!r}.", f"The versions: {names}, {BASE}.")
+        raise ModelUnavailable(
+            f"There is no version {name!r}.", f"The versions: {names}, {BASE_VERSION}."
+        )
 
 
 async def read_history(kafka: KafkaSettings, settings: LearnSettings) -> ModelHistory:
@@ -81,7 +80,9 @@ async def read_history(kafka: KafkaSettings, settings: LearnSettings) -> ModelHi
     updates: list[ModelUpdate] = []
     for record in records:
         if record.value is None:
-            updates.append(ModelUpdate(record.key_text or "", BASE, "base", record.timestamp_ms))
+            updates.append(
+                ModelUpdate(record.key_text or "", BASE_VERSION, "base", record.timestamp_ms)
+            )
             continue
         try:
             updates.append(codec.decode(MODEL_UPDATES, record.value))
@@ -120,28 +121,6 @@ def _versions(
         uri = _uri(settings, versions_folder(settings), record)
         update = release_update(opening, rounds, Release(record, entry.digest), uri)
         yield record.model_version, (update, record.released)
-
-
-async def publish(kafka: KafkaSettings, update: ModelUpdate) -> Delivered:
-    """Make a version live: one event."""
-    producer = Producer(kafka)
-    try:
-        made = headers.make_headers(MODEL_UPDATES, ids.new_id("event"), SOURCE)
-        value = codec.checked(MODEL_UPDATES, update)
-        return await producer.send(Outgoing(MODEL_UPDATES, update.adapter, value, made))
-    finally:
-        await producer.close()
-
-
-def made_live(update: ModelUpdate, adapter: str, why: str, *, back: bool) -> ModelUpdate:
-    """The event that makes a version live by hand: all that is known of it, and why."""
-    return msgspec.structs.replace(
-        update,
-        adapter=adapter,
-        origin="rollback" if back else update.origin,
-        published_ms=time.time_ns() // 1_000_000,
-        reason=why,
-    )
 
 
 def _uri(settings: LearnSettings, versions: Path, record: Round) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from agents.gateway.settings import GatewaySettings
 from infra.local_kafka import LocalKafka, remedy_for
 from infra.part import Part
 from infra.paths import LocalSettings
@@ -18,8 +19,10 @@ from streams.settings import load
 ANSWERING: Final = ("ingest", "retrieve", "generate")
 LEARNING: Final = ("join", "learn")
 AGENTS: Final = (*ANSWERING, *LEARNING)
+GATEWAY: Final = "gateway"
 # Beside a SuperLink (`headwater edge serve`); not part of `headwater up`.
 FEDERATE: Final = "federate"
+EVERYTHING: Final = (*AGENTS, GATEWAY)
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ def local_river(
         "HEADWATER_JOIN_FOLDER": str(data_dir / "join"),
         "HEADWATER_JOIN_PSEUDONYM_KEY_FILE": str(data_dir / "pseudonym.key"),
         "HEADWATER_LEARN_FOLDER": str(data_dir / "learning"),
+        "HEADWATER_GATEWAY_KEYS_FILE": str(keys_file(data_dir)),
+        "HEADWATER_GATEWAY_STREAM_KEY_FILE": str(data_dir / "gateway" / "stream.key"),
         **dict(env or {}),
     }
     parts = [
@@ -65,6 +70,13 @@ def local_river(
         *(agent_part(name, shared) for name in agents),
     ]
     return River(parts, data_dir, bootstrap)
+
+
+def keys_file(data_dir: Path) -> Path:
+    """Where the API keys of a local river are: in its folder, unless the setting says otherwise."""
+    settings = load(GatewaySettings)
+    named = "keys_file" in settings.model_fields_set
+    return settings.keys_file if named else data_dir / "gateway" / "keys.json"
 
 
 def agent_part(name: str, env: Mapping[str, str], instance: str = "0") -> Part:

@@ -46,11 +46,11 @@ def fit_passages(
 
 def cited_passages(answer: str, passages: Sequence[str]) -> list[int]:
     """1-based numbers of the passages that an answer names as `[n]` or plainly draws on."""
-    words = _words(answer)
+    said = words(answer)
     return [
         number
         for number, text in enumerate(passages, start=1)
-        if f"[{number}]" in answer or _draws_on(words, _words(text))
+        if f"[{number}]" in answer or _draws_on(said, words(text))
     ]
 
 
@@ -62,7 +62,8 @@ def _draws_on(answer: Sequence[str], passage: Sequence[str]) -> bool:
     return len(shared) > 1 and len(shared) >= _LONG_WORDS_SHARE * len(long_words)
 
 
-def _words(text: str) -> list[str]:
+def words(text: str) -> list[str]:
+    """Runs of letters and digits, in lower case."""
     return "".join(c if c.isalnum() else " " for c in text.lower()).split()
 
 

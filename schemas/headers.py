@@ -6,12 +6,12 @@ All are optional for readers: a record from somebody's console producer has none
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import count
 from typing import Final
 
+from schemas.clock import now_ms
 from schemas.topics import Topic
 
 Headers = list[tuple[str, bytes]]
@@ -107,8 +107,8 @@ _TYPE_BYTES: dict[str, bytes] = {}
 def _now_iso() -> bytes:
     """UTC now to the millisecond, formatted once for all records of the same second."""
     global _second
-    now_ms = time.time_ns() // 1_000_000
-    seconds, milliseconds = divmod(now_ms, 1_000)
+    read_ms = now_ms()
+    seconds, milliseconds = divmod(read_ms, 1_000)
     if _second[0] != seconds:
         _second = seconds, datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     return b"%b.%03dZ" % (_second[1].encode(), milliseconds)

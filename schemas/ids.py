@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import time
 from hashlib import sha256
+
+from schemas.clock import now_ms
 
 
 def new_id(kind: str) -> str:
@@ -12,7 +13,7 @@ def new_id(kind: str) -> str:
 
     The time comes first, as in RFC 9562's UUIDv7, so that ids sort by their making.
     """
-    return f"{kind}-{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+    return f"{kind}-{now_ms():012x}{os.urandom(10).hex()}"
 
 
 def generation_id(prompt_id: str) -> str:

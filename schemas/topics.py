@@ -72,10 +72,12 @@ TOKENS: Final = Topic(
     "tokens",
     events.TokenChunk,
     "prompt_id",
-    "Numbered chunks of generations, in the reply partition of their prompt.",
+    "Numbered chunks of generations, in the reply partition of their prompt; null says that "
+    "another reader goes on with one.",
     partitions=16,
     retention_ms=HOUR_MS,
     record_bytes_max=4 * limits.RECORD_BYTES_MAX,
+    tombstones=True,
 )
 GENERATIONS: Final = Topic(
     "generations",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol
 
 from schemas.errors import AnswerTimeout, GenerationFailed, HeadwaterError
 from schemas.events import FoundPassage, Generation, TokenChunk
@@ -12,7 +13,19 @@ from schemas.ids import generation_id
 from streams.assembly import Assembly, Delta
 from streams.hops import prompt_waits_for
 from streams.producer import Delivered
-from streams.replies import Replies
+from streams.replies import Chunks
+from streams.settings import KafkaSettings
+
+
+class Replies(Protocol):
+    """Where an answer's chunks come from: the client's reply partition, or one that is resumed."""
+
+    @property
+    def settings(self) -> KafkaSettings: ...
+
+    def expect(self, generation_id: str) -> Chunks: ...
+
+    def forget(self, generation_id: str) -> None: ...
 
 
 class Answer:
@@ -28,6 +41,8 @@ class Answer:
         self.prompt_id = prompt_id
         self.generation_id = generation_id(prompt_id)
         self.prompted: Delivered | None = None  # where the prompt is, once it was sent
+        # From which partition and offset of `tokens` all of its chunks can be read again.
+        self.place: tuple[int, int] | None = None
         self._replies = replies
         self._chunks = replies.expect(self.generation_id)
         weakref.finalize(self, replies.forget, self.generation_id)
@@ -93,15 +108,28 @@ class Answer:
             return error.message.rstrip(".")
 
     async def _next_chunk(self) -> TokenChunk:
+        silence = _Silence("")
+        loop = asyncio.get_running_loop()
+        # No `wait_for`: it makes a task of each chunk.
+        timer = loop.call_later(self._silence_s_max, self._chunks.put_nowait, silence)
         try:
-            item = await asyncio.wait_for(self._chunks.get(), self._silence_s_max)
-        except TimeoutError:
+            item = await self._chunks.get()
+            # One that came together with a chunk means nothing any more.
+            while isinstance(item, _Silence) and item is not silence:
+                item = await self._chunks.get()
+        finally:
+            timer.cancel()
+        if item is silence:
             raise AnswerTimeout(
                 f"Nothing came for {self.prompt_id} in {self._silence_s_max:g} s: "
                 f"{await self.waits_for()}.",
                 "`headwater up` starts the agents; `headwater dead-letters list` shows prompts "
                 "that could not be processed.",
-            ) from None
+            )
         if isinstance(item, HeadwaterError):
             raise item
         return item
+
+
+class _Silence(HeadwaterError):
+    """Put among the chunks when none came for too long."""

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from schemas.events import FoundPassage, Generation, TokenChunk
+from schemas.events import FoundPassage, Generation, TokenChunk, TokenLogprob
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
     """New text of an answer. `restart` means: forget what came before, `text` is all of it.
 
-    Of n answers, `choice` says which one (0 to n - 1) it belongs to.
+    Of n answers, `choice` says which one (0 to n - 1) it belongs to. `logprobs` are those of its
+    tokens, where the prompt asked for them; the last delta of an answer may hold nothing else.
     """
 
     text: str
     model_version: str
     restart: bool = False
     choice: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class Assembly:
@@ -34,6 +36,8 @@ class Assembly:
         # By choice.
         self._delivered: dict[int, str] = {}
         self._attempt_texts: dict[int, str] = {}
+        self._logprobs: dict[int, list[TokenLogprob]] = {}
+        self._logprobs_delivered: dict[int, int] = {}
         self._attempt = -1
         self._index = 0
 
@@ -55,11 +59,14 @@ class Assembly:
             return []
         if chunk.attempt > self._attempt:
             self._attempt, self._attempt_texts, self._index = chunk.attempt, {}, 0
+            self._logprobs = {}
         if chunk.index == self._index:
             self._index += 1
             self.passages = chunk.passages or self.passages
             text = self._attempt_texts.get(chunk.choice, "")
             self._attempt_texts[chunk.choice] = text + chunk.text
+            if chunk.logprobs:
+                self._logprobs.setdefault(chunk.choice, []).extend(chunk.logprobs)
         if chunk.generation is not None:
             self._finish(chunk.generation)
         choices = [chunk.choice] if chunk.generation is None else sorted(self._attempt_texts)
@@ -71,13 +78,25 @@ class Assembly:
         self.passages = generation.passages
         texts = [generation.text, *(other.text for other in generation.alternatives)]
         self._attempt_texts = dict(enumerate(texts))
+        logprobs = [generation.logprobs, *(other.logprobs for other in generation.alternatives)]
+        self._logprobs = dict(enumerate(logprobs))
 
     def _advance(self, choice: int, model_version: str) -> Delta | None:
         text, delivered = self._attempt_texts.get(choice, ""), self.delivered(choice)
         final = self.generation is not None
-        if text == delivered or (delivered.startswith(text) and not final):
+        if delivered.startswith(text) and not (final and (text != delivered or self._left(choice))):
             return None
         self._delivered[choice] = text
         if text.startswith(delivered):
-            return Delta(text[len(delivered) :], model_version, choice=choice)
-        return Delta(text, model_version, restart=True, choice=choice)
+            new = text[len(delivered) :]
+            return Delta(new, model_version, choice=choice, logprobs=self._left(choice, take=True))
+        self._logprobs_delivered[choice] = 0
+        logprobs = self._left(choice, take=True)
+        return Delta(text, model_version, restart=True, choice=choice, logprobs=logprobs)
+
+    def _left(self, choice: int, *, take: bool = False) -> tuple[TokenLogprob, ...]:
+        """The log probabilities that the reader does not have yet; it has them when taken."""
+        known, delivered = self._logprobs.get(choice, []), self._logprobs_delivered.get(choice, 0)
+        if take:
+            self._logprobs_delivered[choice] = max(delivered, len(known))
+        return tuple(known[delivered:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -11,12 +11,13 @@ import msgspec
 from schemas import codec, headers, ids, limits
 from schemas.errors import ClientClosed, EventInvalid
 from schemas.events import Document, Event, Feedback, Message, Prompt, Retrieval, Sampling
-from schemas.topics import BY_NAME, DOCUMENTS, FEEDBACK, PROMPTS, Topic
+from schemas.topics import BY_NAME, DOCUMENTS, FEEDBACK, PROMPTS, TOKENS, Topic
 from streams.admin import check_connection
 from streams.answer import Answer
 from streams.bulk_producer import BulkProducer
 from streams.producer import Delivered, Outgoing, Producer
 from streams.replies import Replies
+from streams.resumes import ResumedReplies, Resumes
 from streams.settings import KafkaSettings, load
 from streams.subscription import Since, Subscription
 
@@ -31,9 +32,17 @@ class Client:
     ClientClosed outside of `async with`.
     """
 
-    def __init__(self, settings: KafkaSettings | None = None, source: str = "/sdk/python") -> None:
+    def __init__(
+        self,
+        settings: KafkaSettings | None = None,
+        source: str = "/sdk/python",
+        on_resumed: Callable[[str], None] | None = None,
+    ) -> None:
+        """`on_resumed` is called with the prompt_id of an answer that somebody `resume`d."""
         self.settings = settings or load(KafkaSettings)
         self._source = source
+        self._on_resumed = on_resumed
+        self._resumes: Resumes | None = None
         self._producer: Producer | None = None
         self._replies: Replies | None = None
         self._bulk: BulkProducer | None = None
@@ -45,8 +54,10 @@ class Client:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        replies, producer = self._replies, self._producer
-        self._replies = self._producer = self._bulk = None
+        replies, producer, resumes = self._replies, self._producer, self._resumes
+        self._replies = self._producer = self._bulk = self._resumes = None
+        if resumes is not None:
+            await resumes.close()
         if replies is not None:
             await replies.close()
         if producer is not None:
@@ -103,12 +114,46 @@ class Client:
             reply_partition=replies.partition,
         )
         answer = Answer(prompt_id, replies, self.cancel, silence_s_max)
+        answer.place = replies.place
         try:
             answer.prompted = await self._send(PROMPTS, prompt_id, prompt)
         except BaseException:
             replies.forget(answer.generation_id)
             raise
         return answer
+
+    async def resume(
+        self,
+        prompt_id: str,
+        place: tuple[int, int],
+        silence_s_max: float = SILENCE_S_MAX,
+        *,
+        prompted: Delivered | None = None,
+    ) -> Answer:
+        """Read an answer again from its beginning, and on: `place` is its `Answer.place`.
+
+        Another process may have asked; it is told by `on_resumed`. Chunks are kept for an hour.
+        """
+        partition, offset = place
+        self._opened()
+        if self._resumes is None:
+            self._resumes = Resumes(self.settings)
+        replies = ResumedReplies(self._resumes, prompt_id, partition, offset)
+        answer = Answer(prompt_id, replies, self.cancel, silence_s_max)
+        answer.place, answer.prompted = place, prompted
+        try:
+            await self._send(TOKENS, prompt_id, None, partition=partition)
+        except BaseException:
+            replies.forget(answer.generation_id)
+            raise
+        return answer
+
+    async def check(self) -> None:
+        """Raises as `__aenter__` where the broker cannot be used, or replies come no more."""
+        self._opened()
+        if (failed := (await self._open_replies()).failed) is not None:
+            raise failed
+        await asyncio.to_thread(check_connection, self.settings)
 
     async def cancel(self, prompt_id: str) -> None:
         """Stop a prompt wherever it is; its finished record says `cancelled`."""
@@ -152,20 +197,25 @@ class Client:
     async def _open_replies(self) -> Replies:
         async with self._lock:
             if self._replies is None:
-                replies = Replies(self.settings)
+                replies = Replies(self.settings, self._on_resumed)
                 await replies.open()
                 self._replies = replies
             return self._replies
 
     async def _send(
-        self, topic: Topic, key: str, event: Event | None, traceparent: str | None = None
+        self,
+        topic: Topic,
+        key: str,
+        event: Event | None,
+        traceparent: str | None = None,
+        partition: int | None = None,
     ) -> Delivered:
         producer = self._opened()
         value = None if event is None else codec.checked(topic, event)
         if not 1 <= len(key) <= limits.ID_CHARS_MAX:
             raise EventInvalid(f"{key[:80]!r} is no id.", "Ids have 1 to 256 characters.")
         made = headers.make_headers(topic, ids.new_id("event"), self._source, traceparent)
-        return await producer.send(Outgoing(topic, key, value, made))
+        return await producer.send(Outgoing(topic, key, value, made, partition))
 
     async def _send_all(
         self, topic: Topic, records: Iterable[tuple[str, bytes, headers.Headers]]

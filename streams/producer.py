@@ -91,9 +91,10 @@ def try_produce(
 class Producer:
     """Owns one librdkafka producer and the thread that serves its callbacks."""
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, linger_ms: float = 0.0) -> None:
+        """`linger_ms`: how long a record waits for others that go out with it."""
         self._settings = settings
-        self._producer = confluent_kafka.Producer(producer_config(settings, linger_ms=0.0))
+        self._producer = confluent_kafka.Producer(producer_config(settings, linger_ms))
         self._open = True
         # What the thread has been told and the event loop not yet.
         self._reports: list[Report] = []

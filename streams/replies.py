@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 
 from schemas import codec
 from schemas.errors import EventInvalid, HeadwaterError
@@ -11,6 +12,7 @@ from schemas.events import TokenChunk
 from schemas.topics import TOKENS
 from streams.admin import partition_count
 from streams.follower import Follower
+from streams.records import Record
 from streams.settings import KafkaSettings
 
 Chunks = asyncio.Queue[TokenChunk | HeadwaterError]
@@ -19,8 +21,12 @@ Chunks = asyncio.Queue[TokenChunk | HeadwaterError]
 class Replies:
     """Follows one partition of `tokens`, so that many clients do not each read the whole topic."""
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(
+        self, settings: KafkaSettings, on_resumed: Callable[[str], None] | None = None
+    ) -> None:
+        """`on_resumed` is called with a prompt_id whose answer somebody else reads on."""
         self.settings = settings
+        self._on_resumed = on_resumed
         self._waiting: dict[str, Chunks] = {}
         self._failed: HeadwaterError | None = None
 
@@ -31,6 +37,16 @@ class Replies:
         self._follower = Follower(self.settings, TOKENS, partitions=[self.partition])
         await self._follower.open()
         self._task = asyncio.create_task(self._dispatch(), name="headwater-replies")
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Partition and offset: what is handed over from now on is there or later."""
+        return self.partition, self._follower.positions[self.partition]
+
+    @property
+    def failed(self) -> HeadwaterError | None:
+        """Why nothing comes any more."""
+        return self._failed
 
     def expect(self, generation_id: str) -> Chunks:
         """A queue that will hold this generation's chunks, in the order they were published.
@@ -55,15 +71,19 @@ class Replies:
         try:
             while True:
                 for record in await self._follower.batch():
-                    self._deliver(record.value)
+                    self._deliver(record)
         except HeadwaterError as error:
             self._failed = error
             for queue in self._waiting.values():
                 queue.put_nowait(error)
 
-    def _deliver(self, value: bytes | None) -> None:
+    def _deliver(self, record: Record) -> None:
+        if record.value is None:
+            if self._on_resumed is not None:
+                self._on_resumed(record.key_text or "")
+            return
         try:
-            chunk: TokenChunk = codec.decode(TOKENS, value or b"")
+            chunk: TokenChunk = codec.decode(TOKENS, record.value)
         except EventInvalid:
             return  # Not ours: agents only write valid chunks.
         queue = self._waiting.get(chunk.generation_id)

@@ -11,7 +11,6 @@ import hashlib
 import hmac
 import os
 import sqlite3
-import time
 from pathlib import Path
 
 import msgspec
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from models.learning.examples import TrainingExample
 from models.secret_file import open_secret
+from schemas.clock import now_ms
 from schemas.errors import DataInvalid
 
 # What examples of one device are counted under; the server knows the device by its key.
@@ -77,7 +77,7 @@ class ExampleStore:
         sealed = nonce + self._cipher.encrypt(nonce, content, example_id.encode())
         added = self._database.execute(
             "INSERT INTO examples VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-            (example_id, time.time_ns() // 1_000_000, sealed),
+            (example_id, now_ms(), sealed),
         )
         return added.rowcount == 1
 
@@ -104,7 +104,7 @@ class ExampleStore:
             "INSERT INTO sent (time_ms, round_id, examples, bytes, sha256, seconds)"
             " VALUES (?, ?, ?, ?, ?, ?)",
             (
-                time.time_ns() // 1_000_000,
+                now_ms(),
                 round_id,
                 examples,
                 len(payload),

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from infra.demo.panel import ask_all, give_feedback
+from infra.demo.panel import ask_all, give_feedback, serving_version
 from infra.demo.questions import DocQuestion, questions
 from infra.demo.stdlib_documents import stdlib_documents
 from infra.measure import percentiles
@@ -49,7 +49,7 @@ async def bench_learning(kafka: KafkaSettings) -> dict[str, Any]:
         seconds = []
         try:
             for start in range(0, len(answers), COHORT_SIZE):
-                version = await _version(client)
+                version = await serving_version(client)
                 for asked in answers[start : start + COHORT_SIZE]:
                     await give_feedback(client, [asked])
                     await asyncio.sleep(_FEEDBACK_INTERVAL_S)
@@ -87,15 +87,10 @@ async def _ask_on(client: Client, first_ms: list[float]) -> None:
         number += 1
 
 
-async def _version(client: Client) -> str:
-    answer = await client.ask("Who?", sampling=Sampling(max_tokens=1), retrieval=Retrieval(top_k=0))
-    return (await answer.finished()).model_version
-
-
 async def _until_other(client: Client, version: str) -> float:
     """Seconds until an answer of one token comes from another version."""
     begun = time.perf_counter()
     async with asyncio.timeout(_NEW_VERSION_S_MAX):
-        while await _version(client) == version:  # noqa: ASYNC110
+        while await serving_version(client) == version:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     return time.perf_counter() - begun

@@ -23,15 +23,17 @@ class RandomAdapter:
     sha256: str
 
 
-def random_adapters(model: PreTrainedModel, folder: Path, count: int) -> list[RandomAdapter]:
-    """Writes so many, of rank 8 on q_proj and v_proj, each small against the model's weights."""
+def random_adapters(
+    model: PreTrainedModel, folder: Path, count: int, shape: LoraShape = SHAPE
+) -> list[RandomAdapter]:
+    """Writes so many, each small against the model's weights."""
     made = []
     for number in range(count):
-        tensors = new_adapter(model, SHAPE, seed=number)
+        tensors = new_adapter(model, shape, seed=number)
         generator = torch.Generator().manual_seed(number)
         for name, tensor in tensors.items():
             if ".lora_B." in name:
                 tensors[name] = torch.empty_like(tensor).normal_(std=1e-3, generator=generator)
         path = folder / f"adapter-{number}"
-        made.append(RandomAdapter(path, write_adapter(path, tensors, SHAPE, "random")))
+        made.append(RandomAdapter(path, write_adapter(path, tensors, shape, "random")))
     return made

@@ -16,6 +16,7 @@ from infra.measure import percentiles
 from models.engine.load import load as load_model
 from models.engine.protocol import DEFAULT_ADAPTER
 from schemas import codec
+from schemas.clock import now_ms
 from schemas.errors import AnswerTimeout
 from schemas.events import Context, Message, ModelUpdate, Prompt, Sampling, TokenChunk
 from schemas.topics import CONTEXTS, MODEL_UPDATES, TOKENS
@@ -107,7 +108,7 @@ async def _update(
         adapter=DEFAULT_ADAPTER,
         model_version=version,
         origin="online",
-        published_ms=time.time_ns() // 1_000_000,
+        published_ms=now_ms(),
         artifact_uri=adapter.folder.as_uri(),
         artifact_sha256=adapter.sha256,
     )

@@ -6,11 +6,12 @@ import asyncio
 import os
 import shutil
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from agents.gateway.settings import GatewaySettings
 from agents.learning_paths import gate_set_path
 from agents.settings import LearnSettings
 from infra.commands.shell import AsJson, err, out, print_json, run
@@ -18,26 +19,31 @@ from infra.doctor import diagnose
 from infra.paths import LocalSettings
 from infra.ports import free_ports, is_free
 from infra.provision import KafkaDistribution, provision
-from infra.river import AGENTS, ANSWERING, FEDERATE, River, local_river
+from infra.river import ANSWERING, EVERYTHING, FEDERATE, GATEWAY, River, local_river
 from infra.supervisor import Notice, Supervisor
 from schemas.errors import SettingsInvalid
 from streams.settings import KafkaSettings, load
 
+# Turns that an OpenMP thread waits for the next product before it sleeps: some 0.1 ms.
+SPIN_COUNT: Final = "10000"
+_WORKERS: Final = (*EVERYTHING, FEDERATE)
+
 
 def up() -> None:
     """Start Kafka, its topics and every agent on this machine; Ctrl-C stops them."""
-    settings = load(LocalSettings)
-    _require_free(settings.kafka_port, settings.kafka_controller_port)
+    settings, gateway = load(LocalSettings), load(GatewaySettings)
+    _require_free(settings.kafka_port, settings.kafka_controller_port, gateway.port)
     data_dir = settings.data_dir.expanduser().absolute()
     river = local_river(
         fetched(),
         data_dir,
         settings.kafka_port,
         settings.kafka_controller_port,
+        agents=EVERYTHING,
     )
 
     async def work() -> None:
-        _next_steps(river)
+        _next_steps(river, gateway.port)
         await asyncio.Event().wait()
 
     run(supervised(river, work))
@@ -56,14 +62,16 @@ def demo(
     data_dir = load(LocalSettings).data_dir.expanduser().absolute() / "demo"
     distribution = fetched()
     shutil.rmtree(data_dir, ignore_errors=True)
-    agents = AGENTS if learning else ANSWERING
-    river = local_river(distribution, data_dir, *_ports(), env=LEARNING_ENV, agents=agents)
+    agents = EVERYTHING if learning else (*ANSWERING, GATEWAY)
+    gateway_port, port, controller_port = _ports()
+    env = LEARNING_ENV | {"HEADWATER_GATEWAY_PORT": str(gateway_port)}
+    river = local_river(distribution, data_dir, port, controller_port, env, agents)
     kafka = load(KafkaSettings, bootstrap=river.bootstrap)
 
     async def work() -> dict[str, Any]:
         summary = await demonstrate(kafka, learning)
         if not once:
-            _next_steps(river)
+            _next_steps(river, gateway_port)
             await asyncio.Event().wait()
         return summary
 
@@ -73,7 +81,7 @@ def demo(
     print_json(summary)
 
 
-def agent(name: Annotated[str, typer.Argument(help=", ".join((*AGENTS, FEDERATE)))]) -> None:
+def agent(name: Annotated[str, typer.Argument(help=", ".join(_WORKERS))]) -> None:
     """Run one worker of an agent in the foreground."""
     limit_spinning()
     if name == "ingest":
@@ -87,12 +95,13 @@ def agent(name: Annotated[str, typer.Argument(help=", ".join((*AGENTS, FEDERATE)
     elif name == "learn":
         _make_gate_set()
         from agents.learn import main
-    elif name == "federate":
+    elif name == GATEWAY:
+        from agents.gateway.main import main
+    elif name == FEDERATE:
         _make_gate_set()
         from agents.federate import main
     else:
-        known = ", ".join((*AGENTS, FEDERATE))
-        raise SettingsInvalid(f"There is no agent {name!r}.", f"The agents: {known}.")
+        raise SettingsInvalid(f"There is no agent {name!r}.", f"The agents: {', '.join(_WORKERS)}.")
     main()
 
 
@@ -110,10 +119,10 @@ def _make_gate_set() -> None:
 def limit_spinning() -> None:
     """Set how long OpenMP's threads spin at barriers; read when torch is loaded.
 
-    Long spinning loses the cores to the other agents of a small machine, and threads that never
-    spin halve the engine's speed (docs/LOG.md).
+    Long spinning loses the cores to the other agents of a small machine, and threads that fall
+    asleep between two products halve the engine's speed (docs/LOG.md).
     """
-    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
 
 
 def doctor(as_json: AsJson = False) -> None:
@@ -153,10 +162,11 @@ def _show(notice: Notice) -> None:
         )
 
 
-def _next_steps(river: River) -> None:
+def _next_steps(river: River, gateway_port: int) -> None:
     default = KafkaSettings.model_fields["bootstrap"].default
     env = "" if river.bootstrap == default else f"HEADWATER_KAFKA_BOOTSTRAP={river.bootstrap} "
     out.print(f"Kafka is at {river.bootstrap}; logs are in {river.data_dir / 'logs'}", markup=False)
+    out.print(f"OpenAI's API is at http://127.0.0.1:{gateway_port}/v1", markup=False)
     out.print("In another terminal:")
     for command in (
         'ask "What does os.path.join do?"',
@@ -168,14 +178,14 @@ def _next_steps(river: River) -> None:
     out.print("Ctrl-C stops everything.")
 
 
-def _ports() -> tuple[int, int]:
-    """The configured ports, or any two that are free."""
+def _ports() -> tuple[int, int, int]:
+    """Those configured for the gateway, Kafka and its controller, or any that are free."""
     settings = load(LocalSettings)
-    wanted = settings.kafka_port, settings.kafka_controller_port
+    wanted = load(GatewaySettings).port, settings.kafka_port, settings.kafka_controller_port
     if all(map(is_free, wanted)):
         return wanted
-    port, controller_port = free_ports(2)
-    return port, controller_port
+    gateway_port, port, controller_port = free_ports(3)
+    return gateway_port, port, controller_port
 
 
 def _require_free(*ports: int) -> None:
@@ -183,5 +193,6 @@ def _require_free(*ports: int) -> None:
         if not is_free(port):
             raise SettingsInvalid(
                 f"Port {port} is taken: perhaps a river runs already.",
-                "Stop it, or set HEADWATER_KAFKA_PORT and HEADWATER_KAFKA_CONTROLLER_PORT.",
+                "Stop it, or set HEADWATER_KAFKA_PORT, HEADWATER_KAFKA_CONTROLLER_PORT and "
+                "HEADWATER_GATEWAY_PORT.",
             )

@@ -15,7 +15,7 @@ from infra.commands.learning import learning
 from infra.commands.local import fetched, limit_spinning, supervised
 from infra.commands.shell import AsJson, err, out, print_json, run
 from infra.ports import free_ports
-from infra.river import AGENTS, ANSWERING, local_river
+from infra.river import AGENTS, ANSWERING, GATEWAY, local_river
 from schemas.errors import SettingsInvalid
 from streams.settings import KafkaSettings, load
 
@@ -23,7 +23,7 @@ eval_app = typer.Typer(help="Quality on real data.", no_args_is_help=True)
 eval_app.command()(learning)
 eval_app.command()(federation)
 
-BENCHMARKS = ("publish", "freshness", "first-token", "private-step", "swaps", "learning")
+BENCHMARKS = ("publish", "freshness", "first-token", "private-step", "swaps", "learning", "gateway")
 
 
 @eval_app.command()
@@ -97,9 +97,26 @@ def bench(
         from infra.bench.learning import LEARNING_ENV, bench_learning
 
         result["learning"] = on_own_river(bench_learning, AGENTS, LEARNING_ENV)
-    if set(chosen) - {"publish", "private-step", "swaps", "learning"}:
+    if "gateway" in chosen:
+        result["gateway"] = _gateway()
+    if set(chosen) & {"freshness", "first-token"}:
         result |= on_own_river(through_agents, ANSWERING)
     _print(result, as_json)
+
+
+def _gateway() -> dict[str, Any]:
+    from infra.bench.gateway import bench_gateway
+
+    (port,) = free_ports(1)
+
+    async def asking(kafka: KafkaSettings) -> dict[str, Any]:
+        return await bench_gateway(kafka, port)
+
+    env = {
+        "HEADWATER_GATEWAY_PORT": str(port),
+        "HEADWATER_GATEWAY_REQUESTS_PER_MINUTE": "1000000",
+    }
+    return on_own_river(asking, (*ANSWERING, GATEWAY), env)
 
 
 def _swaps() -> dict[str, Any]:

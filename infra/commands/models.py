@@ -11,12 +11,15 @@ from rich.table import Table
 
 from agents.settings import LearnSettings
 from infra.commands.shell import AsJson, out, print_json, run
+from infra.model_change import made_live, publish
 from schemas.errors import ModelUnavailable
 from schemas.events import ModelUpdate
 from streams.settings import KafkaSettings, load
 
 if TYPE_CHECKING:
     from infra.model_history import ModelHistory
+
+SOURCE = "/cli/models"
 
 models_app = typer.Typer(help="Versions of adapters, and which one serves.", no_args_is_help=True)
 
@@ -113,10 +116,8 @@ def diff(first: Name, second: Name, adapter: Adapter = None, as_json: AsJson = F
 def _make_live(
     history: ModelHistory, version: str, adapter: str, reason: str, as_json: bool, *, back: bool
 ) -> None:
-    from infra.model_history import made_live, publish
-
     update = made_live(history.named(version, adapter), adapter, reason, back=back)
-    delivered = run(publish(load(KafkaSettings), update))
+    delivered = run(publish(load(KafkaSettings), update, SOURCE))
     if as_json:
         print_json(update)
     else:

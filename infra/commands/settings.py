@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings
 
 from agents.edge.settings import EdgeSettings
 from agents.federate_settings import FederateSettings
+from agents.gateway.settings import GatewaySettings
 from agents.settings import (
     EmbedderSettings,
     GenerateSettings,
@@ -46,6 +47,7 @@ GROUPS: Final[tuple[tuple[str, type[BaseSettings]], ...]] = (
     ("learn", LearnSettings),
     ("federate", FederateSettings),
     ("A device (`headwater edge join`)", EdgeSettings),
+    ("gateway", GatewaySettings),
 )
 
 

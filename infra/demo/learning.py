@@ -9,10 +9,10 @@ from contextlib import aclosing
 from typing import Any, Final
 
 from infra.commands.shell import out
-from infra.demo.panel import ask_all, give_feedback, mean_reward
+from infra.demo.panel import ask_all, give_feedback, mean_reward, serving_version
 from infra.demo.questions import questions
 from schemas.errors import WorkerFailed
-from schemas.events import LEARNING_ROUND, Retrieval, Sampling, Statistic
+from schemas.events import LEARNING_ROUND, Statistic
 from streams.client import Client
 
 # Small, so that a demonstration has time for some; the README says what it costs.
@@ -47,7 +47,7 @@ async def teach(client: Client) -> dict[str, Any]:
         await asyncio.gather(following, return_exceptions=True)
     released = [found["version"] for found in rounds if found["released"]]
     if released:
-        await _served(client, released[-1])
+        await _until_served(client, released[-1])
     after = await ask_all(client, held_out)
     out.print(f"reward on the same questions now: {mean_reward(after):.3f}\n")
     return {
@@ -60,15 +60,9 @@ async def teach(client: Client) -> dict[str, Any]:
     }
 
 
-async def _served(client: Client, version: str) -> None:
-    """Return once answers come from a version."""
+async def _until_served(client: Client, version: str) -> None:
     async with asyncio.timeout(_SWAP_S_MAX):
-        while True:
-            answer = await client.ask(
-                "Who?", sampling=Sampling(max_tokens=1), retrieval=Retrieval(top_k=0)
-            )
-            if (await answer.finished()).model_version == version:
-                return
+        while await serving_version(client) != version:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
 
 

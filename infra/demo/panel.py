@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from infra.demo.questions import DocQuestion
+from models.prompting import words
 from schemas.events import Feedback, Generation, Retrieval, Sampling
 from streams.client import Client
 
@@ -47,6 +48,12 @@ async def ask_all(client: Client, questions: Sequence[DocQuestion]) -> list[Aske
     return list(await asyncio.gather(*(ask(found) for found in questions)))
 
 
+async def serving_version(client: Client) -> str:
+    """The version that a new answer, of one token, comes from."""
+    answer = await client.ask("Who?", sampling=Sampling(max_tokens=1), retrieval=Retrieval(top_k=0))
+    return (await answer.finished()).model_version
+
+
 async def give_feedback(client: Client, answers: Sequence[Asked]) -> None:
     """A rating in [-1, 1] and a correction for each answer."""
     feedback = [
@@ -68,10 +75,6 @@ def mean_reward(answers: Sequence[Asked]) -> float:
 
 def overlap(answer: str, wanted: str) -> float:
     """F1 of the words of both, each counted once."""
-    said, meant = _words(answer), _words(wanted)
+    said, meant = set(words(answer)), set(words(wanted))
     shared = len(said & meant)
     return 2.0 * shared / (len(said) + len(meant)) if shared else 0.0
-
-
-def _words(text: str) -> set[str]:
-    return set("".join(c if c.isalnum() else " " for c in text.lower()).split())

@@ -54,7 +54,7 @@ def run_audit(
     )
     noise = claimed.noise_multiplier
     plan = msgspec.structs.replace(claimed, noise_multiplier=noise / audit.noise_cut)
-    shape = LoraShape(rank=1, alpha=2.0)
+    shape = LoraShape()
     adapter = new_adapter(loaded.model, shape)
     shapes = {name: tuple(tensor.shape) for name, tensor in adapter.items()}
     settings = LearnerSettings(shape, AUDITED_OPTIMIZER, _COHORT_SIZE, _MAX_GRAD_NORM)

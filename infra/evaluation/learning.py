@@ -15,7 +15,7 @@ from models.learning.e2e import Described
 from models.learning.examples import Cohort, CohortAssembler, TrainingExample, assemble
 from models.learning.learner import Learner, LearnerSettings
 from models.learning.lora import LoraShape, new_adapter
-from models.learning.optimizers import OptimizerSettings
+from models.learning.optimizers import SUITING, OptimizerSettings
 from models.privacy.adaptive import AdaptiveNorm
 from models.privacy.ledger import declared_epsilon
 from models.privacy.mechanism import open_mechanism
@@ -29,15 +29,6 @@ Points = list[dict[str, float]]
 Report = Callable[[int, int], None]
 # "opacus" is its DP-SGD with the noise of "gaussian".
 Mode = Literal["none", "gaussian", "correlated", "opacus"]
-
-
-# Which optimizer suits which mechanism: see docs/LOG.md.
-OPTIMIZERS: dict[Mode, OptimizerSettings] = {
-    "none": OptimizerSettings("adam", 2e-3),
-    "gaussian": OptimizerSettings("sgd", 0.08),
-    "correlated": OptimizerSettings("sgd", 0.08),
-    "opacus": OptimizerSettings("sgd", 0.08),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +56,7 @@ class Setting:
     @classmethod
     def of(cls, mode: Mode, epsilon: float) -> Setting:
         """With the optimizer that suits the mode."""
-        return cls(mode, OPTIMIZERS[mode], epsilon)
+        return cls(mode, SUITING["gaussian" if mode == "opacus" else mode], epsilon)
 
     def tuned(self, learning_rate: float | None, max_grad_norm: float | None) -> Setting:
         """With another learning rate or norm, where they are given."""
@@ -135,7 +126,7 @@ def check(corrections: Sequence[TrainingExample], setting: Setting) -> None:
 
 def static_scores(loaded: Loaded, test: Sequence[Described]) -> dict[str, float]:
     """The scores of the model before it learns anything."""
-    setting = Setting("none", OPTIMIZERS["none"])
+    setting = Setting("none", SUITING["none"])
     learner = _learner(loaded, setting, setting.plan(1), None)
     try:
         return Answerer(loaded, learner).scores({}, test)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, chain, groupby
 from typing import Final
 
 import torch
@@ -177,11 +177,15 @@ class Stacks:
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """Successive rows of a pass: of one slot, or (`slot` None) each of its own."""
+    """Successive rows of a pass, and the slot of each."""
 
     rows: slice
-    slot: int | None
     owners: Sequence[int]
+
+    @property
+    def slot(self) -> int | None:
+        """The slot of all rows, if they share one."""
+        return self.owners[0] if len(set(self.owners)) == 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,17 +230,14 @@ def _spans(runs: Sequence[tuple[int, int]]) -> list[_Span]:
         for slot, same in groupby(runs, key=lambda run: run[0])
     ]
     least = ALONE_ROWS_MIN if len(merged) > 1 else 1
-    spans: list[_Span] = []
-    first = 0
+    owners: list[list[int]] = []
     for alone, group in groupby(merged, key=lambda run: run[1] >= least):
-        some = list(group)
-        mixed = [slot for slot, count in some for _ in range(count)]
-        for slot, owners in (
-            [(slot, [slot] * count) for slot, count in some] if alone else [(None, mixed)]
-        ):
-            spans.append(_Span(slice(first, first + len(owners)), slot, owners))
-            first += len(owners)
-    return spans
+        each = [[slot] * count for slot, count in group]
+        owners += each if alone else [list(chain.from_iterable(each))]
+    ends = list(accumulate(map(len, owners)))
+    return [
+        _Span(slice(end - len(rows), end), rows) for end, rows in zip(ends, owners, strict=True)
+    ]
 
 
 def _write(stack: Matrices, start: int, width: int, adapter: Matrices | None) -> None:

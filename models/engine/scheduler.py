@@ -58,13 +58,6 @@ class Scheduler:
         if works:
             self._run(works)
 
-    def end_all(self) -> None:
-        """Forgets every request."""
-        for sequence in [*self.running, *self.waiting]:
-            self._leave(sequence)
-        self.running.clear()
-        self.waiting.clear()
-
     def _drop_cancelled(self) -> None:
         for sequence in [s for s in self.running if s.cancelled]:
             self._finish(sequence)

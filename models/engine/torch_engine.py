@@ -59,6 +59,8 @@ class TorchEngine:
         self.context_tokens_max = options.context_tokens_max
         self._inbox: Inbox = queue.SimpleQueue()
         self._open: set[Outbox] = set()
+        # What the step that runs has made. Only the worker thread uses it.
+        self._made: list[tuple[Outbox, Piece]] = []
         self._loaded: Loaded | None = None
         self._grammars: Grammars | None = None
         self._scheduler: Scheduler | None = None
@@ -98,7 +100,7 @@ class TorchEngine:
             max_tokens=min(request.sampling.max_tokens, room),
             sampler=Sampler(request.sampling, prompt),
             text=TextStream(tokenizer, request.sampling.stop),
-            send=lambda piece: self._in_loop(outbox.put_nowait, piece),
+            send=lambda piece: self._made.append((outbox, piece)),
             adapter=request.adapter,
             version=request.model_version,
         )
@@ -210,6 +212,7 @@ class TorchEngine:
             self._in_loop(_resolve, ready, None)
             while self._receive(scheduler):
                 scheduler.step()
+                self._hand_over()
         except Exception as error:
             log.exception("the engine's thread ends")
             self._in_loop(_resolve, ready, error)
@@ -245,6 +248,12 @@ class TorchEngine:
                 return False
             scheduler.waiting.append(sequence)
             wait = False
+
+    def _hand_over(self) -> None:
+        """All of a step at once: to wake the event loop for each piece slows both threads."""
+        if self._made:
+            made, self._made = self._made, []
+            self._in_loop(_put, made)
 
     def _in_loop(self, callback: Callable[..., Any], *args: Any) -> None:
         try:
@@ -282,6 +291,11 @@ def _load_adapter(scheduler: Scheduler, version: str, folder: Path | None, rank_
 
 def _not_running() -> GenerationFailed:
     return GenerationFailed("The engine is not running.", "Start it, or ask a replica that runs.")
+
+
+def _put(made: list[tuple[Outbox, Piece]]) -> None:
+    for outbox, piece in made:
+        outbox.put_nowait(piece)
 
 
 def _resolve(ready: asyncio.Future[None], error: Exception | None) -> None:

@@ -91,7 +91,10 @@ def presence_scores(
     shifts = np.arange(count)[:, None] - np.arange(count)[None, :]
     strategy = np.where(shifts >= 0, coefficients[np.maximum(shifts, 0)], 0.0)
     white = lfilter(coefficients, [1.0], sums, axis=0)
-    seen = np.einsum("mp,mp->m", canaries, (strategy.T @ white)[rounds])
+    back = strategy.T @ white
+    seen = np.array(
+        [canary @ back[number] for canary, number in zip(canaries, rounds, strict=True)]
+    )
     overlap = (canaries @ canaries.T) * (strategy.T @ strategy)[np.ix_(rounds, rounds)]
     prior = 4.0 * noise**2 * np.eye(len(canaries))
     found: Vector = np.linalg.solve(overlap + prior, seen - 0.5 * overlap.sum(1))

@@ -1,5 +1,5 @@
 """Fixtures of the tests beside."""
 
-from fixtures import agents, broker, kafka, river, running_broker, tiny_model
+from fixtures import agents, broker, gateway, kafka, river, running_broker, tiny_model
 
-__all__ = ["agents", "broker", "kafka", "river", "running_broker", "tiny_model"]
+__all__ = ["agents", "broker", "gateway", "kafka", "river", "running_broker", "tiny_model"]

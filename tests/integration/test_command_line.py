@@ -24,7 +24,7 @@ from streams.subscription import Subscription
 pytestmark = pytest.mark.integration
 
 COMMAND = [sys.executable, "-m", "infra.cli"]
-WAIT_S_MAX = 30
+WAIT_S_MAX = 90
 
 
 def environment(kafka: KafkaSettings) -> dict[str, str]:

@@ -278,3 +278,27 @@ async def test_several_answers_in_json_reach_the_asker(client: Client) -> None:
     assert [read[choice] for choice in range(3)] == texts
     assert all(isinstance(json.loads(text)["deep"], bool) for text in texts)
     assert answer.text == generation.text
+
+
+async def test_another_client_reads_an_answer_again_and_on(
+    client: Client, river: KafkaSettings
+) -> None:
+    told: list[str] = []
+    sampling = Sampling(max_tokens=60, temperature=1.0, seed=5, n=2, logprobs=True)
+    async with Client(river, on_resumed=told.append) as first:
+        asked = await first.ask("How deep?", sampling=sampling, retrieval=NO_PASSAGES)
+        async for _ in asked:
+            break
+        assert asked.place is not None
+        resumed = [await client.resume(asked.prompt_id, asked.place) for _ in range(2)]
+        read = [[delta async for delta in answer] for answer in resumed]
+        generation = await asked.finished()
+        async with asyncio.timeout(WAIT_S_MAX):
+            while len(told) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    assert told == [asked.prompt_id] * 2
+    assert [answer.generation for answer in resumed] == [generation] * 2
+    for deltas in read:
+        mine = [delta for delta in deltas if delta.choice == 0]
+        assert "".join(delta.text for delta in mine) == generation.text
+        assert [one for delta in mine for one in delta.logprobs] == generation.logprobs

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from broker import own_river, prepared_broker, running
+from gateways import Gateways, gateways
 from tiny_model import build_tiny_model
 from workers import Workers, agent_parts
 
@@ -65,3 +66,12 @@ def agents(
     folder = tmp_path_factory.mktemp("agents")
     with running(agent_parts(river, tiny_model), folder) as supervisor:
         yield Workers(supervisor, folder)
+
+
+@pytest.fixture(scope="session")
+def gateway(
+    river: KafkaSettings, agents: Workers, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateways]:
+    """One gateway on the shared river."""
+    with gateways(river, tmp_path_factory.mktemp("gateway")) as found:
+        yield found

@@ -90,6 +90,30 @@ def naive_gradient(adapted: AdaptedModel, adapter: Tensors, rows: list[EncodedEx
     return total
 
 
+def test_log_likelihoods_and_their_gradient_are_torchs(
+    loaded: Loaded, adapted: AdaptedModel, cohort: list[list[EncodedExample]]
+) -> None:
+    batch = pad([row.answer for rows in cohort for row in rows], torch.device("cpu"))
+    assert int((batch.targets != -100).sum()) > 32  # Several parts, the last not full.
+    adapter = {name: t.requires_grad_() for name, t in some_adapter(loaded).items()}
+    with adapted.using(adapter):
+        found, counts = answer_log_likelihoods(adapted.model, batch)
+        logits = adapted.model(
+            input_ids=batch.tokens, attention_mask=batch.mask, position_ids=batch.positions
+        ).logits[:, -batch.targets.shape[1] - 1 : -1]
+    each = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), batch.targets.flatten(), ignore_index=-100, reduction="none"
+    )
+    expected = -each.view_as(batch.targets).sum(1)
+    assert counts.tolist() == [len(row.answer.answer) for rows in cohort for row in rows]
+    assert torch.allclose(found, expected, rtol=1e-5, atol=1e-4)
+    weights = torch.linspace(-1.0, 2.0, len(counts))
+    mine = torch.autograd.grad((weights * found).sum(), list(adapter.values()), retain_graph=True)
+    theirs = torch.autograd.grad((weights * expected).sum(), list(adapter.values()))
+    for one, other in zip(mine, theirs, strict=True):
+        assert (one - other).abs().max() <= 1e-4 * max(1.0, float(other.abs().max()))
+
+
 @pytest.mark.parametrize("rows_max", [1, 3, 16])
 @pytest.mark.parametrize("norm_max", [None, 0.05, 1.0])
 def test_clipped_sums_equal_a_naive_loop(

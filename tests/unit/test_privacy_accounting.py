@@ -7,12 +7,13 @@ import math
 
 import numpy as np
 import pytest
+from best_bands import optimise_banded
 from dp_accounting import gaussian_mechanism
 from dp_accounting.pld import privacy_loss_distribution
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.privacy.banded import INDEPENDENT, Banded, optimise_banded
+from models.privacy.banded import INDEPENDENT, Banded
 from models.privacy.buffered import BufferedToeplitz, optimise_buffers
 from models.privacy.gaussian import delta_of, epsilon_of, epsilon_of_rho, mu_of, rho_of
 from models.privacy.plan import Plan, make_plan

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from best_bands import optimise_banded
 from safetensors.torch import load, save
 from scipy import stats
 
 from models.privacy.adaptive import AdaptiveNorm
-from models.privacy.banded import INDEPENDENT, Banded, optimise_banded
+from models.privacy.banded import INDEPENDENT, Banded
 from models.privacy.buffered import BufferedToeplitz, optimise_buffers
 from models.privacy.mechanism import Mechanism, open_mechanism
 from models.privacy.noise import NoiseStream

@@ -15,13 +15,13 @@ from typing import Final
 import torch
 
 from infra.bench.engine.requests import PAUSE_S, Asked, Measured, Task
+from infra.bench.random_adapters import random_adapters
 from models.cache import user_cache_dir
 from models.engine.load import load
 from models.engine.options import TorchEngineOptions
 from models.engine.protocol import BASE_VERSION, GenerationRequest, SamplingParams
 from models.engine.torch_engine import TorchEngine
-from models.learning.adapter_files import write_adapter
-from models.learning.lora import LoraShape, new_adapter
+from models.learning.lora import LoraShape
 
 _SHAPE: Final = LoraShape(8, 16.0, ("q_proj", "k_proj", "v_proj", "o_proj"))
 _WARM_UP_TOKENS: Final = 8
@@ -103,12 +103,8 @@ async def _load_adapters(engine: TorchEngine, count: int) -> list[str]:
     if not count:
         return [BASE_VERSION]
     model = load("smollm2", user_cache_dir(), "cpu", "float32").model
-    adapter = new_adapter(model, _SHAPE)
-    versions = [f"bench-{number}" for number in range(count)]
     with tempfile.TemporaryDirectory(prefix="headwater-") as folder:
-        for version in versions:
-            path = Path(folder) / version
-            weights = {name: torch.randn_like(tensor) * 0.01 for name, tensor in adapter.items()}
-            write_adapter(path, weights, _SHAPE, "smollm2")
-            await engine.load_adapter(version, version, path)
-    return versions
+        adapters = random_adapters(model, Path(folder), count, _SHAPE)
+        for adapter in adapters:
+            await engine.load_adapter(adapter.folder.name, adapter.folder.name, adapter.folder)
+    return [adapter.folder.name for adapter in adapters]

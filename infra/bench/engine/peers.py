@@ -11,12 +11,13 @@ from typing import Any, Final
 
 import msgspec
 import torch
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from infra.bench.engine.requests import Asked, Measured, Task
 from models.cache import user_cache_dir
-from models.engine.chat import encode_chat
+from models.engine.chat import encode_chat, end_tokens, load_tokenizer
 from models.engine.load import Loaded, load
-from models.weights import packaged_gguf
+from models.weights import packaged_gguf, resolve_model
 
 # The environment that `make llama-server` builds.
 LLAMA_PYTHON: Final = Path(".headwater/llama-cpp/bin/python")
@@ -29,9 +30,9 @@ def static_batches(task: Task) -> Measured:
     concurrency of 1 it is `generate` for each request.
     """
     loaded = _loaded()
-    prompts = _prompts(loaded, task.requests)
+    prompts = _prompts(loaded.tokenizer, task.requests)
     limits = [asked.max_tokens for asked in task.requests]
-    _generate(loaded, _prompts(loaded, task.warm_up), 8)
+    _generate(loaded, _prompts(loaded.tokenizer, task.warm_up), 8)
     begun = time.perf_counter()
     tokens = 0
     for first in range(0, len(prompts), task.concurrency):
@@ -46,11 +47,9 @@ def static_batches(task: Task) -> Measured:
 
 def transformers_batching(task: Task) -> Measured:
     """transformers' own continuous batching; each client asks again when it has its answer."""
-    from transformers import GenerationConfig
-
     loaded = _loaded()
     model: Any = loaded.model
-    prompts = _prompts(loaded, task.requests)
+    prompts = _prompts(loaded.tokenizer, task.requests)
     config = GenerationConfig(
         max_new_tokens=max(asked.max_tokens for asked in task.requests),
         do_sample=False,
@@ -85,13 +84,14 @@ def llama_cpp(task: Task) -> Measured:
     """llama.cpp in process, one request after the other, on the GGUF file of the same model."""
     if not LLAMA_PYTHON.exists():
         return Measured(task.contestant, 1, 0, 0.0, note="not there: run `make llama-server`")
-    loaded = load("smollm2", user_cache_dir(), "cpu", "float32")
+    folder = resolve_model("smollm2", user_cache_dir())
+    tokenizer = load_tokenizer(folder)
     job = {
         "model": str(packaged_gguf()),
         "threads": task.threads,
-        "prompts": _prompts(loaded, task.requests),
+        "prompts": _prompts(tokenizer, task.requests),
         "limits": [asked.max_tokens for asked in task.requests],
-        "ends": sorted(loaded.end_tokens),
+        "ends": sorted(end_tokens(tokenizer, GenerationConfig.from_pretrained(folder))),
     }
     script = Path(__file__).with_name("llama_cpp_alone.py")
     done = subprocess.run(
@@ -105,8 +105,8 @@ def _loaded() -> Loaded:
     return load("smollm2", user_cache_dir(), "auto", "auto")
 
 
-def _prompts(loaded: Loaded, requests: Sequence[Asked]) -> list[list[int]]:
-    return [encode_chat(loaded.tokenizer, tuple(asked.messages)) for asked in requests]
+def _prompts(tokenizer: PreTrainedTokenizerBase, requests: Sequence[Asked]) -> list[list[int]]:
+    return [encode_chat(tokenizer, tuple(asked.messages)) for asked in requests]
 
 
 @torch.inference_mode()

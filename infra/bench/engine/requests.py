@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from typing import Final
 
@@ -9,6 +10,7 @@ import msgspec
 
 from infra.demo.stdlib_documents import stdlib_documents
 from models.prompting import build_messages
+from schemas.events import Document
 
 # Prompts of some 60 to 400 tokens.
 _PASSAGE_CHARS_MAX: Final = 1_500
@@ -56,7 +58,7 @@ class Measured(msgspec.Struct):
 def make_requests(count: int, seed: int = 0) -> list[Asked]:
     """The same ones for each seed."""
     rng = random.Random(seed)
-    documents = [d for d in stdlib_documents() if len(d.text) > 200]
+    documents = [d for d in _documents() if len(d.text) > 200]
     return [
         Asked(
             [
@@ -70,3 +72,8 @@ def make_requests(count: int, seed: int = 0) -> list[Asked]:
         )
         for document in rng.sample(documents, count)
     ]
+
+
+@functools.cache
+def _documents() -> list[Document]:
+    return list(stdlib_documents())

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from infra.bench.engine.requests import Measured, Task, make_requests
+from infra.commands.local import SPIN_COUNT
 from schemas.errors import SettingsInvalid
 
 CONCURRENCIES: Final = (1, 4, 8, 16, 32)
@@ -46,7 +47,7 @@ def tasks(threads: int) -> list[Task]:
 def measure(task: Task) -> Measured:
     """One task, in a process of its own. Raises SettingsInvalid with the end of its log."""
     # As `headwater agent` sets it; the peers have what they have by default.
-    own = {"GOMP_SPINCOUNT": "5000"} if task.contestant == "headwater" else {}
+    own = {"GOMP_SPINCOUNT": SPIN_COUNT} if task.contestant == "headwater" else {}
     done = subprocess.run(
         [sys.executable, "-m", "infra.bench.engine.contestant"],
         input=msgspec.json.encode(task),

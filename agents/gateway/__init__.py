@@ -1,0 +1,1 @@
+"""The HTTP door: OpenAI's API, documents and feedback, over the topics."""

@@ -1,0 +1,1 @@
+"""OpenAI's shapes: requests, answers, streams."""
