@@ -41,14 +41,16 @@ def federation(
     from infra.evaluation.federation import ARMS, Trial
     from models.cache import user_cache_dir
     from models.engine.load import load as load_model
+    from models.federation.deltas import COMPRESSIONS
 
     if unknown := set(arm or ()) - set(ARMS):
         raise SettingsInvalid(f"There is no arm {unknown.pop()}.", f"They are {', '.join(ARMS)}.")
     check_writable(json_file, plot)
-    if compression not in ("none", "int8", "topk"):
-        raise SettingsInvalid(f"There is no {compression}.", "They are none, int8 and topk.")
+    packing = next((known for known in COMPRESSIONS if known == compression), None)
+    if packing is None:
+        raise SettingsInvalid(f"There is no {compression}.", f"They are {', '.join(COMPRESSIONS)}.")
     setting = Setting(
-        devices, rounds, train, held_out, norm_max, epsilon, compression, learning_rate=rate
+        devices, rounds, train, held_out, norm_max, epsilon, packing, learning_rate=rate
     )
     trial = Trial(
         load_model(model, user_cache_dir(), "auto", "auto"), read_devices(dataset, setting), setting
