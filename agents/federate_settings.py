@@ -49,6 +49,9 @@ class FederateSettings(BaseSettings):
     compression: Literal["none", "int8", "topk"] = Field(
         "none", description="of deltas: 8 bits a value, or the largest tenth of the values"
     )
+    secure: bool = Field(
+        False, description="secure aggregation: the server sees sums only; 4 exchanges a round"
+    )
     epochs: int = Field(1, ge=1, description="passes over a device's examples in a round")
     batch_rows: int = Field(8, ge=1, description="examples of one local step")
     examples_max: int = Field(256, ge=1, description="examples of one device in a round")
@@ -71,6 +74,10 @@ class FederateSettings(BaseSettings):
                 f"noise is scaled for a sum: the {self.aggregation} of devices has no bound that a "
                 "privacy promise could rest on; use the mean, or mechanism none"
             )
+        if self.secure and (self.aggregation != "mean" or self.compression != "none"):
+            raise ValueError("secure sums are plain means without compression")
+        if self.secure and self.quorum < 3:
+            raise ValueError("a secure sum of fewer than 3 devices hides little: raise devices_min")
         return self
 
     @property

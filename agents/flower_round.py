@@ -151,4 +151,5 @@ def _config(
         "aggregation": settings.aggregation,
         "trim-share": settings.trim_share,
         "poisoned-max": settings.poisoned_max,
+        "secure": settings.secure,
     }

@@ -6,23 +6,32 @@ and releases (`agents/federate.py`). With fewer good deltas than `clients-min` t
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from pathlib import Path
 
 import msgspec
 import numpy as np
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from agents.federated.collect import collect, online
 from agents.federated.robust import combine
-from agents.federated.task import RunSettings, delta_of, run_settings, work_message
-from models.federation.aggregation import Admitted, admit
-from models.federation.layout import flatten, layout_digest
+from agents.federated.secure import Send, secure_sum
+from agents.federated.task import (
+    RunSettings,
+    delta_of,
+    run_settings,
+    work_content,
+    work_message,
+)
+from models.federation.aggregation import admit
+from models.federation.layout import Flat, flatten, layout_digest
 from models.federation.outcome import OUTCOME_FILE, SUM_FILE, Outcome
+from models.federation.work import LocalWork
 from schemas.errors import DataInvalid, HeadwaterError, QuorumMissed
 
 app = ServerApp()
@@ -55,21 +64,58 @@ def do_round(grid: Grid, settings: RunSettings, outcome: Outcome) -> Outcome:
             f"{len(asked)} devices are online; the round needs {settings.clients_min}.",
             "Ask again when more are there.",
         )
-    replies = collect(
-        grid,
-        [work_message(work, flat, node) for node in asked],
-        settings.clients_min,
-        settings.timeout_s,
-        settings.grace_s,
-    )
+    _ask(grid, settings, work, flat, asked, outcome)
+    return outcome
+
+
+def _ask(
+    grid: Grid,
+    settings: RunSettings,
+    work: LocalWork,
+    flat: Flat,
+    asked: list[int],
+    outcome: Outcome,
+) -> None:
+    enough, timeout_s, grace_s = settings.clients_min, settings.timeout_s, settings.grace_s
+    if settings.secure:
+        total = _secure_total(
+            {node: work_content(work, flat) for node in asked},
+            settings,
+            lambda messages: collect(grid, messages, enough, timeout_s, grace_s),
+            outcome,
+        )
+        _write_sum(settings.result, total)
+        return
+    questions = [work_message(work_content(work, flat), node) for node in asked]
+    replies = collect(grid, questions, enough, timeout_s, grace_s)
     by_node = {reply.metadata.src_node_id: reply for reply in replies}
     payloads, failed = _payloads(by_node)
     failed |= dict.fromkeys(set(asked) - by_node.keys(), "It did not answer in time.")
     admitted = admit(payloads, flat.size, settings.norm_max)
     outcome.fill(payloads, admitted.deltas.keys(), failed | admitted.refused)
-    _check_quorum(admitted, outcome, settings.clients_min)
+    _check_quorum(len(admitted.deltas), outcome, enough)
     _write_sum(settings.result, combine(settings, admitted.deltas, by_node))
-    return outcome
+
+
+def _secure_total(
+    contents: dict[int, RecordDict], settings: RunSettings, send: Send, outcome: Outcome
+) -> NDArray[np.float64]:
+    """The sum that the devices' masks leave. What is in it cannot be seen, so its length is all
+    that can be checked: the devices' own clipping is taken on trust."""
+    found = secure_sum(contents, settings.norm_max, send)
+    digest = hashlib.sha256(found.total.tobytes()).hexdigest()
+    outcome.digests = {str(node): digest for node in found.nodes}
+    missing = sorted(set(contents) - set(found.nodes))
+    outcome.failed = {str(node): "It did not last until its delta came." for node in missing}
+    outcome.received_bytes = found.received_bytes
+    _check_quorum(len(found.nodes), outcome, settings.clients_min)
+    norm, norm_max = float(np.linalg.norm(found.total)), len(found.nodes) * settings.norm_max
+    if not norm <= norm_max:
+        raise QuorumMissed(
+            f"The sum has the norm {norm:.3g}; honest devices make {norm_max:.3g} at most.",
+            "A device does not cut its delta. A round without secure sums finds out which.",
+        )
+    return found.total
 
 
 def _payloads(replies: dict[int, Message]) -> tuple[dict[int, bytes], dict[int, str]]:
@@ -86,12 +132,11 @@ def _payloads(replies: dict[int, Message]) -> tuple[dict[int, bytes], dict[int, 
     return found, failed
 
 
-def _check_quorum(admitted: Admitted, outcome: Outcome, clients_min: int) -> None:
-    if len(admitted.deltas) < clients_min:
+def _check_quorum(good: int, outcome: Outcome, clients_min: int) -> None:
+    if good < clients_min:
         reasons = "; ".join(sorted(set(outcome.failed.values())))
         raise QuorumMissed(
-            f"{len(admitted.deltas)} devices sent a good delta; the round needs {clients_min}. "
-            f"{reasons}",
+            f"{good} devices sent a good delta; the round needs {clients_min}. {reasons}",
             "Nothing was used and no privacy spent. Ask again.",
         )
 

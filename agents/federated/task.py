@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import msgspec
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.app import UserConfig as RunConfig
+from flwr.common.secure_aggregation.secaggplus_constants import RECORD_KEY_CONFIGS
 
 from models.federation.layout import Flat
 from models.federation.work import LocalWork
@@ -16,6 +17,9 @@ from schemas.errors import DataInvalid, SettingsInvalid
 
 Aggregation = Literal["mean", "median", "trimmed-mean", "krum"]
 
+# Of a secure sum: values between -norm_max and norm_max become so many whole numbers, of which
+# the sum of 1,000 devices fits into 32 bits.
+LEVELS: Final = 2**22
 _ARRAYS, _CONFIG = "arrays", "config"
 
 
@@ -45,6 +49,7 @@ class RunSettings(msgspec.Struct, frozen=True, rename=lambda name: name.replace(
     aggregation: Aggregation
     trim_share: float
     poisoned_max: int
+    secure: bool
 
     def work(self, layout: str) -> LocalWork:
         """What each device is asked for."""
@@ -84,15 +89,24 @@ def _path(_kind: type, value: Any) -> Path:
     return Path(value)
 
 
-def work_message(work: LocalWork, flat: Flat, node: int) -> Message:
-    """The server's question to one device: the adapter in one array, and the work in JSON."""
-    content = RecordDict(
+def work_content(work: LocalWork, flat: Flat) -> RecordDict:
+    """The server's question to a device: the adapter in one array, and the work in JSON."""
+    return RecordDict(
         {
             _ARRAYS: ArrayRecord({"adapter": Array(flat)}),
             _CONFIG: ConfigRecord({"work": msgspec.json.encode(work)}),
         }
     )
+
+
+def work_message(content: RecordDict, node: int) -> Message:
+    """The question to one device."""
     return Message(content, dst_node_id=node, message_type="train")
+
+
+def is_secure(message: Message) -> bool:
+    """Whether a device is asked as part of a secure sum."""
+    return RECORD_KEY_CONFIGS in message.content.config_records
 
 
 def work_of(message: Message) -> bytes:

@@ -63,7 +63,7 @@ def learning(
         for name in _modes(mode or ["correlated"])
         for budget in (list(epsilon or [8.0]) if name != "none" else [8.0])
     ]
-    _check_writable(json_file, plot)
+    check_writable(json_file, plot)
     static, runs = read_results(json_file) if add and json_file else ({}, [])
     corrections = read_corrections(dataset, limit, per_user)
     questions = read_test(dataset, test)
@@ -92,8 +92,8 @@ def _modes(given: list[str]) -> list[_Mode]:
     return [name for name in _MODES if name in given or "all" in given]
 
 
-def _check_writable(*files: Path | None) -> None:
-    """Before the work of minutes, not after it."""
+def check_writable(*files: Path | None) -> None:
+    """Raises SettingsInvalid before the work of minutes, not after it."""
     for file in files:
         if file is not None and not file.absolute().parent.is_dir():
             raise SettingsInvalid(

@@ -45,12 +45,7 @@ class Squad:
 
 def read_squad(path: Path) -> Squad:
     """Read a file; raises EventInvalid where it is missing or no SQuAD JSON."""
-    try:
-        found = msgspec.json.decode(path.read_bytes(), type=_File)
-    except (OSError, msgspec.DecodeError) as error:
-        raise EventInvalid(
-            f"{path} is no SQuAD file: {error}.", "Give JSON with data, paragraphs, context, qas."
-        ) from error
+    found = _read(path)
     documents: list[Document] = []
     questions: list[tuple[str, str]] = []
     for number, article in enumerate(found.data):
@@ -59,3 +54,32 @@ def read_squad(path: Path) -> Squad:
             documents.append(Document(paragraph.context, document_id, title=article.title or None))
             questions += [(item.question, document_id) for item in paragraph.qas]
     return Squad(documents, questions)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A question on its paragraph, and the answer's text."""
+
+    prompt: str
+    answer: str
+
+
+def read_answered(path: Path, context_chars_max: int) -> list[Answered]:
+    """The questions of short paragraphs, article by article; raises EventInvalid as above."""
+    return [
+        Answered(f"{paragraph.context}\n\n{item.question}", item.answers[0].text)
+        for article in _read(path).data
+        for paragraph in article.paragraphs
+        if len(paragraph.context) <= context_chars_max
+        for item in paragraph.qas
+        if item.answers
+    ]
+
+
+def _read(path: Path) -> _File:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_File)
+    except (OSError, msgspec.DecodeError) as error:
+        raise EventInvalid(
+            f"{path} is no SQuAD file: {error}.", "Give JSON with data, paragraphs, context, qas."
+        ) from error

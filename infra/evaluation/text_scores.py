@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,3 +45,18 @@ def text_scores(answers: Sequence[str], references: Sequence[Sequence[str]]) -> 
         "bleu": bleu(answers, references),
         "rouge_l": round(100.0 * sum(rouge) / len(rouge), 2),
     }
+
+
+def word_f1(answer: str, truth: str) -> float:
+    """SQuAD's F1 over words, without punctuation and articles; in [0, 1]."""
+    said, meant = (Counter(_words(text)) for text in (answer, truth))
+    common = sum((said & meant).values())
+    if common == 0:
+        return 0.0
+    precision, recall = common / sum(said.values()), common / sum(meant.values())
+    return 2 * precision * recall / (precision + recall)
+
+
+def _words(text: str) -> list[str]:
+    kept = "".join(c if c.isalnum() else " " for c in text.lower())
+    return [word for word in kept.split() if word not in ("a", "an", "the")]

@@ -20,7 +20,7 @@ from schemas.errors import DataInvalid
 
 Compression = Literal["none", "int8", "topk"]
 
-_KINDS: tuple[Compression, ...] = ("none", "int8", "topk")
+COMPRESSIONS: tuple[Compression, ...] = ("none", "int8", "topk")
 _BLOCK = 256
 _COUNT = struct.Struct("<I")
 # Of all values, those that `topk` keeps.
@@ -43,7 +43,7 @@ def clip(delta: Flat, norm_max: float) -> Flat:
 
 def pack(delta: Flat, compression: Compression) -> bytes:
     """The bytes of `delta`; `int8` keeps a quarter of them, `topk` a fifth."""
-    kind = bytes([_KINDS.index(compression)])
+    kind = bytes([COMPRESSIONS.index(compression)])
     if compression == "int8":
         return kind + _pack_int8(delta)
     if compression == "topk":
@@ -54,7 +54,7 @@ def pack(delta: Flat, compression: Compression) -> bytes:
 def unpack(payload: bytes, size: int) -> Flat:
     """A delta of `size` values. Raises DataInvalid for what `pack` cannot have written."""
     try:
-        compression = _KINDS[payload[0]]
+        compression = COMPRESSIONS[payload[0]]
         body = memoryview(payload)[1:]
         if compression == "int8":
             found = _unpack_int8(body, size)

@@ -83,3 +83,23 @@ def _bytes_and_account(river: FederatedRiver, received_bytes: int) -> None:
     store.close()
     assert [one.round_id for one in sent] == ["round-a", "round-b"]
     assert sum(one.bytes for one in sent) <= 2 * 1.1 * size
+
+
+async def one_round(river: FederatedRiver) -> FederatedRound:
+    await asyncio.to_thread(river.fleet.admit)
+    await until_online(river.fleet, 3)
+    await river.ask("secure")
+    return (await river.until_round("secure", "finished", "failed"))[-1]
+
+
+def test_a_round_whose_server_sees_the_sum_alone(
+    broker: LocalKafka, tiny_model: Path, tmp_path: Path
+) -> None:
+    kafka = own_river(broker.address)
+    env = {"HEADWATER_FEDERATE_SECURE": "true"}
+    river = federated_river(kafka, tiny_model, tmp_path, env=env)
+    with running(river.parts, tmp_path):
+        done = asyncio.run(one_round(river))
+    assert (done.status, done.clients, done.reason) == ("finished", 3, None)
+    assert done.model_version == "default.federated-1"
+    print(f"{done.duration_s:.1f} s, {done.received_bytes} bytes received")
