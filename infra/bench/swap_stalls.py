@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import torch
+
 from infra.bench.random_adapters import RandomAdapter, random_adapters
 from infra.measure import percentiles
 from models.artifacts import fetch
@@ -51,6 +53,8 @@ async def bench_swap_stalls(cache_dir: Path, model: str = "smollm2") -> dict[str
     A swap is all that a worker does: fetch, verify, load, go live. A stall is what the longest gap
     of any stream in a window has over the median gap.
     """
+    # Only the engine's thread may have a pool of OpenMP threads.
+    torch.set_num_threads(1)
     loaded = load_model(model, cache_dir, "auto", "auto")
     with tempfile.TemporaryDirectory(prefix="headwater-") as name:
         folder = Path(name)
