@@ -68,7 +68,9 @@ def _tokens_wanted(body: Sampled) -> int | None:
 
 
 def _chat_options(body: ChatRequest) -> dict[str, Any]:
-    options: dict[str, Any] = {"logprobs": body.logprobs, "top_logprobs": body.top_logprobs}
+    options: dict[str, Any] = {"logprobs": body.logprobs}
+    if body.logprobs:
+        options["top_logprobs"] = body.top_logprobs
     form = body.response_format
     if form is None or form.type == "text":
         return options

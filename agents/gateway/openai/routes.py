@@ -48,7 +48,7 @@ REFUSED: Final[dict[int | str, dict[str, Any]]] = {
 
 
 def _answered(model: type[Any]) -> dict[int | str, dict[str, Any]]:
-    stream = {"text/event-stream": {"schema": {"type": "string"}}}
+    stream: dict[str, Any] = {"text/event-stream": {}}
     return {**REFUSED, 200: {"model": model, "content": stream, "description": "the answer"}}
 
 
