@@ -46,6 +46,7 @@ async def examples(stage: Stage) -> Counter[str]:
     return Counter(example.example_id for example in found)
 
 
+@pytest.mark.long
 async def test_kill_9_under_load_loses_and_doubles_no_feedback(joining: Stage) -> None:
     prompts = [f"kill-{number}" for number in range(PROMPTS)]
     # Everybody says something twice, and everything is sent twice.

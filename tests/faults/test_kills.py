@@ -8,7 +8,6 @@ import pytest
 from fixtures import RunningBroker
 from stage import OUTPUT, Stage, a_context, kill
 
-from infra.river import ANSWERING
 from schemas.topics import GENERATIONS, PASSAGES
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio, pytest.mark.timeout(240)]
@@ -17,7 +16,10 @@ PROMPTS = 240
 UNFINISHED_MIN = 200  # of those, when the worker is killed
 
 
-@pytest.mark.parametrize("victim", ANSWERING)
+@pytest.mark.parametrize(
+    "victim",
+    ["generate", *(pytest.param(name, marks=pytest.mark.long) for name in ("ingest", "retrieve"))],
+)
 async def test_kill_9_of_each_worker_under_200_prompts_in_flight(victim: str, stage: Stage) -> None:
     prefix = f"{victim}-"
     expected = await stage.publish(prefix, PROMPTS, documents=PROMPTS)
@@ -43,6 +45,7 @@ async def test_short_answers_behind_a_long_one_are_neither_lost_nor_repeated(sta
     await stage.each_has_one_final("head-", {"head-long", *short})
 
 
+@pytest.mark.long
 async def test_the_broker_is_restarted_under_load(
     stage: Stage, running_broker: RunningBroker
 ) -> None:

@@ -26,6 +26,7 @@ PROMPTS = 200
 MALFORMED = 20
 
 
+@pytest.mark.long
 async def test_workers_join_die_and_leave_under_load(stage: Stage, tmp_path: Path) -> None:
     second = Supervisor([newcomer(part) for part in stage.parts], tmp_path, deaths_max=20)
     expected = await stage.publish("join-", PROMPTS, documents=20)

@@ -71,6 +71,7 @@ def listening_addresses(pid: int) -> set[str]:
 
 
 @pytest.mark.asyncio
+@pytest.mark.long
 async def test_records_outlive_a_stop_and_a_kill(kafka: LocalKafka, tmp_path: Path) -> None:
     notices: list[Notice] = []
     supervisor = Supervisor([kafka.part()], tmp_path, notices.append)
