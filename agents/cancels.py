@@ -14,6 +14,7 @@ from typing import Final
 from schemas.topics import CONTEXTS
 from streams.follower import Follower
 from streams.lookup import committed_offsets
+from streams.racing import unless_set
 from streams.records import Record
 from streams.settings import KafkaSettings
 
@@ -75,16 +76,9 @@ class Cancels:
         start = committed | self._positions
         follower = Follower(self._kafka, CONTEXTS, start, sorted(partitions))
         await follower.open()
-        reading = asyncio.create_task(self._note_all(follower))
-        changed = asyncio.create_task(self._changed.wait())
         try:
-            await asyncio.wait({reading, changed}, return_when=asyncio.FIRST_COMPLETED)
-            if reading.done():
-                reading.result()
+            await unless_set(self._changed, self._note_all(follower))
         finally:
-            reading.cancel()
-            changed.cancel()
-            await asyncio.gather(reading, changed, return_exceptions=True)
             await follower.close()
 
     async def _note_all(self, follower: Follower) -> None:

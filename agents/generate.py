@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -43,6 +42,7 @@ from schemas.headers import Headers
 from schemas.topics import CONTEXTS, GENERATIONS, MODEL_UPDATES, TOKENS, Topic
 from streams.admin import partition_count
 from streams.producer import Outgoing, Producer
+from streams.racing import unless_set
 from streams.records import Record
 from streams.settings import KafkaSettings, load
 
@@ -231,8 +231,8 @@ class Generate:
         sender = ChunkSender(send, self._settings.chunk_interval_ms)
         try:
             if not flight.cancelled.is_set():
-                await self._unless_cancelled(
-                    flight, write_answer(draft, engine, passages_max, sender.add)
+                await unless_set(
+                    flight.cancelled, write_answer(draft, engine, passages_max, sender.add)
                 )
         finally:
             rest = await sender.finish()
@@ -262,20 +262,6 @@ class Generate:
             found = await finals.find(generation.prompt_id, generation.timings.prompted_ms)
             if found is not None:
                 return found
-
-    async def _unless_cancelled(
-        self, flight: InFlight, writing: Coroutine[None, None, None]
-    ) -> None:
-        task = asyncio.create_task(writing)
-        stop = asyncio.create_task(flight.cancelled.wait())
-        try:
-            await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                await task
-        finally:
-            for pending in (task, stop):
-                pending.cancel()
-            await asyncio.gather(task, stop, return_exceptions=True)
 
     async def _finals_of(self, partition: int) -> Finals:
         return await asyncio.shield(self._opening_finals(partition))

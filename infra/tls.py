@@ -42,15 +42,15 @@ def own_certificates(folder: Path, hosts: Sequence[str]) -> Certificates:
 
 def _make(files: Certificates, hosts: Sequence[str]) -> None:
     authority_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    authority_name = _named("Headwater federation")
-    authority = _unsigned(authority_name, authority_name, authority_key.public_key())
+    authority_name = named("Headwater federation")
+    authority = unsigned(authority_name, authority_name, authority_key.public_key())
     authority = authority.add_extension(x509.BasicConstraints(True, 0), critical=True)
-    server = _unsigned(_named(hosts[0]), authority_name, server_key.public_key())
+    server = unsigned(named(hosts[0]), authority_name, server_key.public_key())
     names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
     server = server.add_extension(names, critical=False)
-    _write(files.key, _private(server_key))
-    _write(files.authority, _signed(authority, authority_key))
-    _write(files.certificate, _signed(server, authority_key))
+    _write(files.key, private_pem(server_key))
+    _write(files.authority, signed(authority, authority_key))
+    _write(files.certificate, signed(server, authority_key))
 
 
 def _good(files: Certificates, hosts: Sequence[str]) -> bool:
@@ -62,9 +62,10 @@ def _good(files: Certificates, hosts: Sequence[str]) -> bool:
     return lasts and all(_general_name(host) in list(names) for host in hosts)
 
 
-def _unsigned(
+def unsigned(
     subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
 ) -> x509.CertificateBuilder:
+    """A certificate that still wants its extensions and a signature."""
     # An hour back, for clocks that disagree.
     start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
     return x509.CertificateBuilder(
@@ -77,11 +78,13 @@ def _unsigned(
     )
 
 
-def _signed(certificate: x509.CertificateBuilder, key: ec.EllipticCurvePrivateKey) -> bytes:
+def signed(certificate: x509.CertificateBuilder, key: ec.EllipticCurvePrivateKey) -> bytes:
+    """PEM."""
     return certificate.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
-def _private(key: ec.EllipticCurvePrivateKey) -> bytes:
+def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """PEM, not encrypted."""
     return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
@@ -89,7 +92,8 @@ def _private(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def _named(common_name: str) -> x509.Name:
+def named(common_name: str) -> x509.Name:
+    """A name of nothing but this."""
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 

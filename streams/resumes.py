@@ -10,6 +10,7 @@ from schemas import codec
 from schemas.errors import EventInvalid, HeadwaterError
 from schemas.topics import TOKENS
 from streams.follower import Follower
+from streams.racing import unless_set
 from streams.records import Record
 from streams.replies import Chunks
 from streams.settings import KafkaSettings
@@ -77,16 +78,9 @@ class Resumes:
         """Until other places are wanted."""
         follower = Follower(self.settings, TOKENS, start, sorted(start))
         await follower.open()
-        reading = asyncio.create_task(self._hand_over(follower))
-        changed = asyncio.create_task(self._changed.wait())
         try:
-            await asyncio.wait({reading, changed}, return_when=asyncio.FIRST_COMPLETED)
-            if reading.done():
-                reading.result()
+            await unless_set(self._changed, self._hand_over(follower))
         finally:
-            reading.cancel()
-            changed.cancel()
-            await asyncio.gather(reading, changed, return_exceptions=True)
             await follower.close()
 
     async def _hand_over(self, follower: Follower) -> None:

@@ -40,30 +40,19 @@ async def in_training(river: FederatedRiver, round_id: str) -> None:
     await asyncio.sleep(INTO_TRAINING_S)
 
 
-async def a_device_dies(river: FederatedRiver, fleet: Supervisor) -> list[FederatedRound]:
-    await in_training(river, "device")
-    await kill(fleet, "supernode-2")
-    return await river.until_round("device", *ENDS)
+async def one_dies(
+    river: FederatedRiver, supervisor: Supervisor, part: str
+) -> list[FederatedRound]:
+    """What the topic says of a round in whose midst a part is killed."""
+    await in_training(river, part)
+    await kill(supervisor, part)
+    return await river.until_round(part, *ENDS)
 
 
 async def the_superlink_dies(river: FederatedRiver, fleet: Supervisor) -> list[FederatedRound]:
-    await in_training(river, "superlink")
-    await kill(fleet, "superlink")
-    found = await river.until_round("superlink", *ENDS)
+    found = await one_dies(river, fleet, "superlink")
     await until_online(river.fleet, 2)
     return found
-
-
-async def the_agent_dies(river: FederatedRiver, fleet: Supervisor) -> list[FederatedRound]:
-    await in_training(river, "agent")
-    await kill(fleet, "federate")
-    return await river.until_round("agent", *ENDS)
-
-
-async def kafka_dies(river: FederatedRiver, broker: Supervisor) -> list[FederatedRound]:
-    await in_training(river, "kafka")
-    await kill(broker, "kafka")
-    return await river.until_round("kafka", *ENDS)
 
 
 async def story(
@@ -72,10 +61,10 @@ async def story(
     await asyncio.to_thread(river.fleet.admit)
     await until_online(river.fleet, 3)
     return {
-        "device": await a_device_dies(river, fleet),
+        "device": await one_dies(river, fleet, "supernode-2"),
         "superlink": await the_superlink_dies(river, fleet),
-        "agent": await the_agent_dies(river, fleet),
-        "kafka": await kafka_dies(river, broker),
+        "agent": await one_dies(river, fleet, "federate"),
+        "kafka": await one_dies(river, broker, "kafka"),
     }
 
 
