@@ -57,6 +57,8 @@ lock: $(UV) ## pin the packages of pyproject.toml anew
 	  -o requirements/all.txt
 	$(UV) pip compile requirements/llama-cpp.in --universal --python-version 3.11 \
 	  --no-emit-index-url --no-annotate --generate-hashes -o requirements/llama-cpp.txt
+	$(UV) pip compile requirements/flink.in --universal --python-version 3.11 \
+	  --no-emit-index-url --no-annotate --generate-hashes -o requirements/flink.txt
 
 clean: ## remove .venv, caches and the local river's data
 	rm -rf .venv .headwater .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
