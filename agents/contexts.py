@@ -16,12 +16,14 @@ from streams.producer import Outgoing
 from streams.records import Record
 
 
-def context_record(question: Question, found: Sequence[Found]) -> Outgoing:
+def context_record(
+    question: Question, found: Sequence[Found], sketch: Sequence[float] = ()
+) -> Outgoing:
     """What generate reads; the tombstone of a prompt is passed on. Raises EventInvalid."""
     record = question.taken.record
     value = None
     if question.prompt is not None:
-        value = fitting_context(question.prompt_id, question.prompt, found, record)
+        value = fitting_context(question.prompt_id, question.prompt, found, record, sketch)
     trace = headers.child_traceparent(headers.header(record.headers, "traceparent"))
     event = f"{question.prompt_id}@{record.offset}"
     made = headers.make_headers(CONTEXTS, event, "/agents/retrieve", trace)
@@ -29,7 +31,11 @@ def context_record(question: Question, found: Sequence[Found]) -> Outgoing:
 
 
 def fitting_context(
-    prompt_id: str, prompt: Prompt, found: Sequence[Found], record: Record
+    prompt_id: str,
+    prompt: Prompt,
+    found: Sequence[Found],
+    record: Record,
+    sketch: Sequence[float] = (),
 ) -> bytes:
     """The encoded context, with the lowest-ranked passages left out until it fits its topic."""
     context = Context(
@@ -38,6 +44,7 @@ def fitting_context(
         passages=[found_passage(item) for item in found],
         prompted_ms=record.timestamp_ms,
         retrieved_ms=now_ms(),
+        prompt_sketch=list(sketch),
     )
     value = codec.encode(context)
     while len(value) > CONTEXTS.record_bytes_max and context.passages:

@@ -26,6 +26,7 @@ from agents.settings import EmbedderSettings, RetrieveSettings, WorkerSettings
 from agents.worker import follow_assignment, make_app, raw_topic, run
 from models.embedder import Embedder
 from models.retrieval.retriever import Found, Retriever
+from models.sketch import sketches
 from schemas.events import Prompt
 from schemas.topics import PASSAGES, PROMPTS
 from streams.producer import Outgoing, Producer
@@ -79,12 +80,15 @@ class Retrieve:
     def _search(self, questions: Sequence[Question]) -> list[Outgoing]:
         asked = [i for i, q in enumerate(questions) if q.prompt and q.prompt.retrieval.top_k]
         found: list[list[Found]] = [[] for _ in questions]
+        known: list[list[float]] = [[] for _ in questions]
         prompts = [prompt for i in asked if (prompt := questions[i].prompt)]
         texts = [question_text(prompt) for prompt in prompts]
         vectors = self._embedder.embed(texts)
+        for i, sketch in zip(asked, sketches(vectors), strict=True):
+            known[i] = sketch
         for i, prompt, text, vector in zip(asked, prompts, texts, vectors, strict=True):
             found[i] = self._search_one(prompt, text, vector)
-        return [context_record(*pair) for pair in zip(questions, found, strict=True)]
+        return [context_record(*each) for each in zip(questions, found, known, strict=True)]
 
     def _search_one(self, prompt: Prompt, text: str, vector: np.ndarray) -> list[Found]:
         wanted = prompt.retrieval

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from agents.gateway.settings import GatewaySettings
 from agents.learning_paths import gate_set_path
 from agents.settings import LearnSettings
+from infra.commands.analytics import windows_wanted
 from infra.commands.shell import AsJson, err, out, print_json, run
 from infra.doctor import diagnose
 from infra.paths import LocalSettings
@@ -40,6 +41,7 @@ def up() -> None:
         settings.kafka_port,
         settings.kafka_controller_port,
         agents=EVERYTHING,
+        windows=windows_wanted(),
     )
 
     async def work() -> None:
@@ -65,7 +67,8 @@ def demo(
     agents = EVERYTHING if learning else (*ANSWERING, GATEWAY)
     gateway_port, port, controller_port = _ports()
     env = LEARNING_ENV | {"HEADWATER_GATEWAY_PORT": str(gateway_port)}
-    river = local_river(distribution, data_dir, port, controller_port, env, agents)
+    windows = windows_wanted()
+    river = local_river(distribution, data_dir, port, controller_port, env, agents, windows)
     kafka = load(KafkaSettings, bootstrap=river.bootstrap)
 
     async def work() -> dict[str, Any]:

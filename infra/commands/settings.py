@@ -28,6 +28,7 @@ from agents.settings import (
 from infra.paths import LocalSettings
 from models.cache import user_cache_dir
 from streams.settings import KafkaSettings
+from streams.windows.settings import AnalyticsSettings
 
 README: Final = Path(__file__).parents[2] / "README.md"
 BEGIN: Final = "<!-- settings: python -m infra.commands.settings -->\n"
@@ -48,6 +49,7 @@ GROUPS: Final[tuple[tuple[str, type[BaseSettings]], ...]] = (
     ("federate", FederateSettings),
     ("A device (`headwater edge join`)", EdgeSettings),
     ("gateway", GatewaySettings),
+    ("The windowed statistics", AnalyticsSettings),
 )
 
 
