@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import torch
 
 from agents.dead_letters import bury
+from agents.freshness import feedback_statistic
 from agents.learning import Learning, model_name
 from agents.live_version import LiveUpdate, read_live
 from agents.releases import ended_record, release_update, round_record, update_record
@@ -29,7 +30,9 @@ from agents.standalone import run
 from models.artifacts import store
 from models.learning.examples import TrainingExample
 from models.learning.gate import LiveVersion
+from models.privacy.ledger import Round
 from schemas import codec
+from schemas.clock import now_ms
 from schemas.errors import EventInvalid
 from schemas.events import Example, ModelUpdate
 from schemas.topics import EXAMPLES
@@ -54,6 +57,8 @@ class Learn:
         self._live = LiveUpdate(kafka, settings.adapter)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="headwater-learn")
         self._examples: Follower | None = None
+        # Times of the examples since the last round, by id: what its version will have learned.
+        self._waiting: dict[str, int] = {}
         self.ready = asyncio.Event()
 
     async def work(self) -> None:
@@ -88,6 +93,7 @@ class Learn:
         try:
             example: Example = codec.decode(EXAMPLES, record.value or b"")
             source = f"{EXAMPLES.name}/{record.partition}"
+            self._waiting.setdefault(example.example_id, record.timestamp_ms)
             found = await self._in_thread(
                 self._learning.add, training_example(example), source, record.offset + 1
             )
@@ -99,6 +105,15 @@ class Learn:
             log.info("round %d: %s, epsilon %s", found.number, found.evaluation, found.epsilon)
             await self._publish()
             await self._producer.send(round_record(self._learning.opening, found))
+            await self._tell_freshness(found)
+
+    async def _tell_freshness(self, found: Round) -> None:
+        """How long the feedback of a round waited, where its version went live."""
+        waiting, self._waiting = self._waiting, {}
+        if found.released:
+            for example_id, given_ms in waiting.items():
+                made = feedback_statistic(example_id, found.model_version, given_ms, now_ms())
+                await self._producer.send(made)
 
     async def _publish(self) -> None:
         for update in await self._in_thread(self._unpublished):

@@ -362,6 +362,8 @@ class FederatedRound(Event, frozen=True):
 
 # The name of the statistic that says how long a document took to become retrievable.
 DOCUMENT_FRESHNESS: Final = "document_freshness"
+# That of how long feedback took to be part of a live version.
+FEEDBACK_FRESHNESS: Final = "feedback_freshness"
 # That of the statistic of one round of learning, whether its version was released or not.
 LEARNING_ROUND: Final = "learning_round"
 # That of the statistic which says that an adapter's privacy budget is spent.

@@ -60,19 +60,20 @@ def demo(
     """Start everything, ingest the standard library's docstrings, ask, rate, teach, measure."""
     from infra.demo.learning import LEARNING_ENV
     from infra.demo.run import demonstrate
+    from infra.demo.windows import WINDOWS_ENV
 
     data_dir = load(LocalSettings).data_dir.expanduser().absolute() / "demo"
     distribution = fetched()
     shutil.rmtree(data_dir, ignore_errors=True)
     agents = EVERYTHING if learning else (*ANSWERING, GATEWAY)
     gateway_port, port, controller_port = _ports()
-    env = LEARNING_ENV | {"HEADWATER_GATEWAY_PORT": str(gateway_port)}
+    env = LEARNING_ENV | WINDOWS_ENV | {"HEADWATER_GATEWAY_PORT": str(gateway_port)}
     windows = windows_wanted()
     river = local_river(distribution, data_dir, port, controller_port, env, agents, windows)
     kafka = load(KafkaSettings, bootstrap=river.bootstrap)
 
     async def work() -> dict[str, Any]:
-        summary = await demonstrate(kafka, learning)
+        summary = await demonstrate(kafka, learning, windows)
         if not once:
             _next_steps(river, gateway_port)
             await asyncio.Event().wait()

@@ -23,7 +23,16 @@ eval_app = typer.Typer(help="Quality on real data.", no_args_is_help=True)
 eval_app.command()(learning)
 eval_app.command()(federation)
 
-BENCHMARKS = ("publish", "freshness", "first-token", "private-step", "swaps", "learning", "gateway")
+BENCHMARKS = (
+    "publish",
+    "freshness",
+    "first-token",
+    "private-step",
+    "swaps",
+    "learning",
+    "gateway",
+    "windows",
+)
 
 
 @eval_app.command()
@@ -99,6 +108,10 @@ def bench(
         result["learning"] = on_own_river(bench_learning, AGENTS, LEARNING_ENV)
     if "gateway" in chosen:
         result["gateway"] = _gateway()
+    if "windows" in chosen:
+        from infra.bench.windows import bench_windows
+
+        result["windows"] = on_own_river(bench_windows, ())
     if set(chosen) & {"freshness", "first-token"}:
         result |= on_own_river(through_agents, ANSWERING)
     _print(result, as_json)

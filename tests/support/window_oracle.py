@@ -20,6 +20,9 @@ Key = tuple[str, frozenset[tuple[str, str]], int, int]
 Values = dict[str, float]
 Statistics = dict[Key, Values]
 Facts = dict[tuple[int, str], list[Any]]
+# (component, value, where it lies between 0 and 1), by the start of their window.
+Observed = tuple[int, float, float]
+Windows = dict[int, list[Observed]]
 
 
 @dataclass(frozen=True)
@@ -195,25 +198,26 @@ def _drift(
 ) -> Statistics:
     size_ms = settings.window_s * 1_000
     recent_ms, long_ms = settings.drift_windows * size_ms, settings.reference_windows * size_ms
-    by_signal: dict[tuple[str, str], list[tuple[int, int, float, float]]] = defaultdict(list)
-    for at_ms, version, signal, *fact in _drift_facts(answers, met):
-        by_signal[version, signal].append((_window(at_ms, size_ms), *fact))  # type: ignore[arg-type]
+    by_signal: dict[tuple[str, str], Windows] = defaultdict(lambda: defaultdict(list))
+    for at_ms, version, signal, component, value, share in _drift_facts(answers, met):
+        by_signal[version, signal][_window(at_ms, size_ms)].append((component, value, share))
     found = {}
-    for (version, signal), facts in by_signal.items():
-        first, last = min(fact[0] for fact in facts), max(fact[0] for fact in facts)
-        for end in range(first + size_ms, last + recent_ms + size_ms, size_ms):
+    for (version, signal), windows in by_signal.items():
+        for end in range(min(windows) + size_ms, max(windows) + recent_ms + size_ms, size_ms):
             middle = end - recent_ms
-            recent = [fact[1:] for fact in facts if middle <= fact[0] < end]
-            before = [fact[1:] for fact in facts if middle - long_ms <= fact[0] < middle]
+            recent = _between(windows, middle, end, size_ms)
+            before = _between(windows, middle - long_ms, middle, size_ms)
             if recent and before:
                 labels = {"model_version": version, "signal": signal}
                 found[_key("drift", labels, middle, end)] = _drift_of(recent, before)
     return found
 
 
-def _drift_of(
-    recent: list[tuple[int, float, float]], before: list[tuple[int, float, float]]
-) -> Values:
+def _between(windows: Windows, start: int, end: int, size_ms: int) -> list[Observed]:
+    return [fact for at in range(start, end, size_ms) for fact in windows.get(at, ())]
+
+
+def _drift_of(recent: list[Observed], before: list[Observed]) -> Values:
     components = sorted({fact[0] for fact in recent})
     ours = [[fact[1:] for fact in recent if fact[0] == c] for c in components]
     theirs = [[fact[1:] for fact in before if fact[0] == c] for c in components]
