@@ -23,13 +23,20 @@ import torch
 from agents.dead_letters import bury
 from agents.learning import Learning, model_name
 from agents.live_version import LiveUpdate, read_live
-from agents.releases import ended_record, release_update, round_record, update_record
+from agents.releases import (
+    begun_record,
+    ended_record,
+    release_update,
+    round_record,
+    update_record,
+)
 from agents.settings import GenerateSettings, LearnSettings, WorkerSettings
 from agents.standalone import run
 from models.artifacts import store
 from models.learning.examples import TrainingExample
 from models.learning.gate import LiveVersion
 from schemas import codec
+from schemas.clock import now_ms
 from schemas.errors import EventInvalid
 from schemas.events import Example, ModelUpdate
 from schemas.topics import EXAMPLES
@@ -65,6 +72,7 @@ class Learn:
         self._learning: Learning = learning
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._live.follow())
+            await self._producer.send(begun_record(learning.opening, now_ms()))
             await self._publish()
             self._examples = Follower(self._kafka, EXAMPLES, _starts(learning.rounds.offsets))
             await self._examples.open()

@@ -317,7 +317,8 @@ class ModelUpdate(Event, frozen=True):
     """A new live version of an adapter; weights travel by reference (URI and sha256).
 
     `cohort_first` to `cohort_last` (from 0) are those learned from since the parent, and
-    `ledger_sha256` is the digest of the privacy ledger's entry for the last of them.
+    `ledger_sha256` is the digest of the privacy ledger's entry for the last of them. `run` names
+    the learning that it comes from, as tracking knows it.
     """
 
     adapter: Name
@@ -333,6 +334,7 @@ class ModelUpdate(Event, frozen=True):
     cohort_first: Count | None = None
     cohort_last: Count | None = None
     ledger_sha256: Sha256 | None = None
+    run: Id | None = None
 
 
 class FederatedRound(Event, frozen=True):
@@ -349,10 +351,13 @@ class FederatedRound(Event, frozen=True):
     duration_s: Annotated[float, Meta(ge=0.0)] | None = None
     model_version: Name | None = None
     privacy: PrivacySpent | None = None
+    run: Id | None = None
 
 
 # The name of the statistic that says how long a document took to become retrievable.
 DOCUMENT_FRESHNESS: Final = "document_freshness"
+# That of the statistic which says with which settings an adapter's learning began.
+LEARNING_BEGUN: Final = "learning_begun"
 # That of the statistic of one round of learning, whether its version was released or not.
 LEARNING_ROUND: Final = "learning_round"
 # That of the statistic which says that an adapter's privacy budget is spent.

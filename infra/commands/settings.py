@@ -25,6 +25,7 @@ from agents.settings import (
     RetrieveSettings,
     WorkerSettings,
 )
+from agents.tracking.settings import TrackSettings
 from infra.paths import LocalSettings
 from models.cache import user_cache_dir
 from streams.settings import KafkaSettings
@@ -46,6 +47,7 @@ GROUPS: Final[tuple[tuple[str, type[BaseSettings]], ...]] = (
     ("join", JoinSettings),
     ("learn", LearnSettings),
     ("federate", FederateSettings),
+    ("track", TrackSettings),
     ("A device (`headwater edge join`)", EdgeSettings),
     ("gateway", GatewaySettings),
 )
