@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -46,7 +45,10 @@ class MlflowStore:
         """Adds what the store does not have yet. Raises MlflowException."""
         from mlflow.entities import Metric, Param, RunTag
 
-        run_id = self.run_id(point.run, point.at_ms, point.parent)
+        run_id = self.run_id(point.run, point.at_ms)
+        tags = dict(point.tags)
+        if point.parent is not None:
+            tags[_PARENT_TAG] = self.run_id(point.parent, point.at_ms)
         steps = self._steps[run_id]
         fresh = point.metrics if point.step not in steps else {}
         self.client.log_batch(
@@ -59,31 +61,27 @@ class MlflowStore:
                 Param(_named(name), value[:_VALUE_CHARS_MAX])
                 for name, value in point.params.items()
             ],
-            tags=[
-                RunTag(_named(name), value[:_VALUE_CHARS_MAX]) for name, value in point.tags.items()
-            ],
+            tags=[RunTag(_named(name), value[:_VALUE_CHARS_MAX]) for name, value in tags.items()],
         )
         if fresh:
             steps.add(point.step)
         if point.ended is not None:
             self.client.set_terminated(run_id, point.ended, point.at_ms)
 
-    def run_id(self, run: str, at_ms: int, parent: str | None = None) -> str:
+    def run_id(self, run: str, at_ms: int) -> str:
         """MLflow's id of a run, which begins here where it has not."""
         if run not in self._runs:
             quoted = run.replace("'", "")
             found = self.client.search_runs(
                 [self._experiment], f"tags.`{_RUN_TAG}` = '{quoted}'", max_results=1
             )
-            if found:
-                run_id = found[0].info.run_id
-            else:
-                tags = {_RUN_TAG: quoted}
-                if parent is not None:
-                    tags[_PARENT_TAG] = self.run_id(parent, at_ms)
-                run_id = self.client.create_run(
-                    self._experiment, start_time=at_ms, run_name=run, tags=tags
+            run_id: str = (
+                found[0].info.run_id
+                if found
+                else self.client.create_run(
+                    self._experiment, start_time=at_ms, run_name=run, tags={_RUN_TAG: quoted}
                 ).info.run_id
+            )
             self._steps[run_id] = self._known_steps(run_id)
             self._runs[run] = run_id
         return self._runs[run]
@@ -116,7 +114,7 @@ def open_client(settings: TrackSettings) -> MlflowClient:
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     settings.root.mkdir(parents=True, exist_ok=True)
-    if settings.mlflow_uri is None and not settings.database.exists():
+    if not (settings.mlflow_uri or settings.database.exists()):
         _make_database(settings.database)
     return MlflowClient(tracking_uri=settings.store_uri, registry_uri=settings.store_uri)
 
@@ -133,11 +131,6 @@ def _make_database(path: Path) -> None:
     with suppress(FileExistsError):
         os.link(partial, path)
     partial.unlink()
-
-
-def now_ms() -> int:
-    """Of evaluations, which have no record that says when."""
-    return time.time_ns() // 1_000_000
 
 
 def _named(name: str) -> str:

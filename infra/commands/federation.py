@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,6 +40,7 @@ def federation(
     """Losses by round and F1 of answers, without Flower and the network; and what a round costs."""
     from infra.evaluation.federated_devices import Setting, read_devices
     from infra.evaluation.federation import ARMS, Trial
+    from infra.evaluation.tracked import track_evaluation
     from models.cache import user_cache_dir
     from models.engine.load import load as load_model
     from models.federation.deltas import COMPRESSIONS
@@ -67,6 +69,9 @@ def federation(
 
         draw(found, plot)
     _print(found)
+    # The last round of an arm says what it came to.
+    last = {one.arm: msgspec.to_builtins(one) for one in found}
+    track_evaluation("federation", last, asdict(setting), found)
 
 
 def _print(figures: list[RoundFigures]) -> None:

@@ -37,6 +37,7 @@ def retrieval(
     """
     from infra.evaluation.retrieval import evaluate_retrieval
     from infra.evaluation.squad import read_squad
+    from infra.evaluation.tracked import track_evaluation
     from models.embedder import Embedder
 
     squad = read_squad(file)
@@ -53,6 +54,7 @@ def retrieval(
         fused["recall@1"] > dense["recall@1"] and fused["mrr"] > dense["mrr"]
     )
     _print(result, as_json)
+    track_evaluation("retrieval", result, {"file": file.name})
     if not (result["dense_equals_brute_force"] and result["fused_beats_dense"]):
         raise typer.Exit(1)
 
