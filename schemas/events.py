@@ -362,6 +362,20 @@ LEARNING_BEGUN: Final = "learning_begun"
 LEARNING_ROUND: Final = "learning_round"
 # That of the statistic which says that an adapter's privacy budget is spent.
 LEARNING_ENDED: Final = "learning_ended"
+# Those of the windows (streams/windows): quality by version; feedback that met its answer; feedback
+# that came too late or met none; drift against a reference; conversations; how long documents and
+# feedback took to take effect; privacy spent by adapter; feedback by group of people.
+QUALITY: Final = "quality"
+FEEDBACK_JOINED: Final = "feedback_joined"
+FEEDBACK_LATE: Final = "feedback_late"
+DRIFT: Final = "drift"
+CONVERSATIONS: Final = "conversations"
+FRESHNESS: Final = "freshness"
+PRIVACY_SPENT: Final = "privacy_spent"
+LABEL_GROUPS: Final = "label_groups"
+# That of a drift that a detector of monitor's found, and that of a progressive learner's state.
+DRIFT_DETECTED: Final = "drift_detected"
+PROGRESSIVE: Final = "progressive"
 
 
 class Statistic(Event, frozen=True):

@@ -108,11 +108,12 @@ def bench(
 
 def _gateway() -> dict[str, Any]:
     from infra.bench.gateway import bench_gateway
+    from infra.bench.wrk import bench_wrk
 
     (port,) = free_ports(1)
 
     async def asking(kafka: KafkaSettings) -> dict[str, Any]:
-        return await bench_gateway(kafka, port)
+        return await bench_gateway(kafka, port) | {"wrk": await bench_wrk(port)}
 
     env = {
         "HEADWATER_GATEWAY_PORT": str(port),
