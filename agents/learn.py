@@ -74,6 +74,7 @@ class Learn:
             tasks.create_task(self._live.follow())
             await self._producer.send(begun_record(learning.opening, now_ms()))
             await self._publish()
+            await self._tell_last()
             self._examples = Follower(self._kafka, EXAMPLES, _starts(learning.rounds.offsets))
             await self._examples.open()
             self.ready.set()
@@ -117,6 +118,12 @@ class Learn:
                 self._learning.store.mark_published, update.adapter, update.model_version
             )
             log.info("released %s", update.model_version)
+
+    async def _tell_last(self) -> None:
+        """Of the last round once more: a killed predecessor may not have come to it."""
+        rounds = await self._in_thread(self._learning.store.rounds, self._settings.adapter)
+        for found in rounds[-1:]:
+            await self._producer.send(round_record(self._learning.opening, found))
 
     def _unpublished(self) -> list[ModelUpdate]:
         learning, adapter = self._learning, self._settings.adapter

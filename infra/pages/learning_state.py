@@ -33,14 +33,17 @@ class LearningState:
 
 async def read_learning(kafka: KafkaSettings) -> LearningState:
     """As the topics are now."""
-    rounds = [
-        event
+    # One that is told twice, after a restart of its learner, says the same.
+    rounds = {
+        event.labels.get("model_version"): event
         for event in await _events(kafka, ANALYTICS)
         if isinstance(event, Statistic) and event.name == LEARNING_ROUND
-    ]
+    }
     updates = [e for e in await _events(kafka, MODEL_UPDATES) if isinstance(e, ModelUpdate)]
     federated = await _events(kafka, FEDERATED_ROUNDS)
-    return LearningState(updates, rounds, [e for e in federated if isinstance(e, FederatedRound)])
+    return LearningState(
+        updates, list(rounds.values()), [e for e in federated if isinstance(e, FederatedRound)]
+    )
 
 
 async def _events(kafka: KafkaSettings, topic: Topic) -> list[Event]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from broker import own_river, running
 from exchange_records import a_feedback, publish_exchanges
@@ -17,8 +21,10 @@ from mlflow.tracking import MlflowClient
 from stage import kill
 from workers import agent_parts
 
+from agents.settings import LearnSettings
 from agents.tracking.settings import TrackSettings
 from agents.tracking.tensorboard_files import read_steps
+from infra.learning_replay import Replay
 from infra.local_kafka import LocalKafka
 from infra.river import TRACK
 from infra.supervisor import Supervisor
@@ -26,6 +32,8 @@ from models.artifacts import fetch
 from models.learning.adapter_files import read_adapter
 from models.privacy.ledger import verify
 from models.privacy.ledger_store import LedgerStore
+from models.privacy.randomness import NoiseKey
+from schemas.errors import DataInvalid, ModelUnavailable
 from schemas.events import LEARNING_ENDED, Example, ModelUpdate, Statistic
 from schemas.topics import ANALYTICS, EXAMPLES, MODEL_UPDATES, Topic
 from streams.settings import KafkaSettings
@@ -196,3 +204,62 @@ def test_mlflow_has_the_run_its_metrics_and_its_releases(taught: Taught) -> None
         assert found.tags["artifact_sha256"] == update.artifact_sha256
         # The registry's own copy is the same file.
         assert fetch(found.source or "", update.artifact_sha256 or "", taught.folder / "copies")
+
+
+def again_of(folder: Path, version: str) -> Replay:
+    return Replay(LearnSettings(folder=folder, device="cpu", dtype="float32"), version)
+
+
+def quiet(done: int, total: int) -> None:
+    """Nobody watches."""
+
+
+def test_a_version_is_made_again_bit_by_bit_and_nothing_is_spent(
+    taught: Taught, tmp_path: Path
+) -> None:
+    ledger = (taught.folder / "learning" / "ledger.db").read_bytes()
+    for update in taught.updates:
+        again = again_of(taught.folder / "learning", update.model_version)
+        try:
+            cohorts = asyncio.run(again.cohorts(taught.kafka))
+            folder = tmp_path / update.model_version
+            found = again.run(cohorts, quiet, folder)
+        finally:
+            again.close()
+        assert found.artifact_sha256 == update.artifact_sha256
+        assert fetch(folder.as_uri(), update.artifact_sha256 or "", tmp_path / "verified")
+    assert found.rounds == ROUNDS and found.users == 3 * ROUNDS
+    assert (taught.folder / "learning" / "ledger.db").read_bytes() == ledger
+
+
+def test_what_cannot_be_made_again_says_why(
+    taught: Taught, broker: LocalKafka, tmp_path: Path
+) -> None:
+    learning = tmp_path / "learning"
+    shutil.copytree(taught.folder / "learning", learning)
+    with pytest.raises(ModelUnavailable, match="default-1, default-2, default-3"):
+        again_of(learning, "default-9")
+    with closing(again_of(learning, "default-2")) as again:
+        # Another river, whose topic has none of them.
+        with pytest.raises(DataInvalid, match="6 of 6 examples are not in examples any more"):
+            asyncio.run(again.cohorts(own_river(broker.address)))
+        cohorts = asyncio.run(again.cohorts(taught.kafka))
+        first = next(iter(cohorts[1].examples.values()))
+        kept, first[0] = first[0], msgspec.structs.replace(first[0], correction="Ten metres.")
+        with pytest.raises(DataInvalid, match="Round 1 was computed from other input"):
+            again.run(cohorts, quiet)
+        first[0] = kept
+        key = learning / "default.noise-key"
+        key.rename(learning / "elsewhere")
+        with pytest.raises(DataInvalid, match=r"noise key .* is gone"):
+            again.run(cohorts, quiet)
+        assert not key.exists()
+        NoiseKey.open(key)
+        with pytest.raises(DataInvalid, match="not the noise key"):
+            again.run(cohorts, quiet)
+
+
+def test_a_ledger_that_is_only_read_takes_nothing(taught: Taught) -> None:
+    store = LedgerStore(taught.folder / "learning" / "ledger.db", read_only=True)
+    with closing(store), pytest.raises(sqlite3.OperationalError, match="readonly"):
+        store.mark_published("default", "default-1")
