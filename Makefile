@@ -24,7 +24,7 @@ demo: $(STAMP) ## run the whole river on this machine and ask it something (ARGS
 	$(BIN)/headwater demo $(ARGS)
 
 test: $(STAMP) ## run every test that must pass, on a real broker
-	$(BIN)/python -m pytest -m "not long and not bench" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long and not bench" $(ARGS)
 
 test-long: $(STAMP) ## run the tests that take minutes
 	$(BIN)/python -m pytest -m long $(ARGS)
