@@ -14,19 +14,20 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from agents.gateway.settings import GatewaySettings
 from agents.learning_paths import gate_set_path
 from agents.settings import LearnSettings
+from agents.study_settings import StudySettings
 from infra.commands.shell import AsJson, err, out, print_json, run
 from infra.doctor import diagnose
 from infra.paths import LocalSettings
 from infra.ports import free_ports, is_free
 from infra.provision import KafkaDistribution, provision
-from infra.river import ANSWERING, EVERYTHING, FEDERATE, GATEWAY, River, local_river
+from infra.river import ANSWERING, EVERYTHING, FEDERATE, GATEWAY, STUDY, River, local_river
 from infra.supervisor import Notice, Supervisor
 from schemas.errors import SettingsInvalid
 from streams.settings import KafkaSettings, load
 
 # Turns that an OpenMP thread waits for the next product before it sleeps: some 0.1 ms.
 SPIN_COUNT: Final = "10000"
-_WORKERS: Final = (*EVERYTHING, FEDERATE)
+_WORKERS: Final = (*EVERYTHING, STUDY, FEDERATE)
 
 
 def up() -> None:
@@ -39,7 +40,7 @@ def up() -> None:
         data_dir,
         settings.kafka_port,
         settings.kafka_controller_port,
-        agents=EVERYTHING,
+        agents=(*EVERYTHING, STUDY) if load(StudySettings).enabled else EVERYTHING,
     )
 
     async def work() -> None:
@@ -95,6 +96,9 @@ def agent(name: Annotated[str, typer.Argument(help=", ".join(_WORKERS))]) -> Non
     elif name == "learn":
         _make_gate_set()
         from agents.learn import main
+    elif name == STUDY:
+        _make_general_set()
+        from agents.study import main
     elif name == GATEWAY:
         from infra.pages.serve import main
     elif name == FEDERATE:
@@ -114,6 +118,17 @@ def _make_gate_set() -> None:
         from infra.demo.questions import write_gate_set
 
         write_gate_set(path)
+
+
+def _make_general_set() -> None:
+    """The general texts that study follows the base model on, where none are set."""
+    settings = load(StudySettings)
+    path = settings.general_set_path
+    if settings.general_set is None and not path.exists():
+        # Imported late: it reads the docstrings of many modules.
+        from infra.demo.general_texts import write_general_set
+
+        write_general_set(path)
 
 
 def limit_spinning() -> None:
