@@ -22,11 +22,16 @@ class StudySettings(BaseSettings):
     )
     adapter: str = Field("documents", min_length=1, description="name of the adapter that studies")
     rank: int = Field(8, ge=1, description="rank of the LoRA adapter; its alpha is twice that")
-    targets: str = Field("q_proj,v_proj", description="layers that it changes, with commas")
+    targets: str = Field(
+        "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj",
+        description="layers that it changes, with commas",
+    )
     learning_rate: float = Field(1e-3, gt=0, description="of Adam")
     passages_new: int = Field(8, ge=1, description="new passages of a lesson")
     passages_old: int = Field(4, ge=0, description="of those studied before, drawn for a lesson")
-    texts_general: int = Field(4, ge=0, description="general texts of a lesson, against forgetting")
+    texts_general: int = Field(
+        4, ge=0, description="general texts and answers of a lesson, against forgetting"
+    )
     replayed_max: int = Field(512, ge=1, description="passages kept to be drawn again")
     held_out_of: int = Field(
         8, ge=2, description="of so many documents one is never studied: the gate asks for it"
@@ -34,11 +39,11 @@ class StudySettings(BaseSettings):
     lessons_per_version: int = Field(8, ge=1, description="after so many the gate judges")
     idle_s: float = Field(10.0, gt=0, description="silence after which the gate judges as well")
     tolerance: float = Field(
-        0.02, ge=0, description="how much worse than the base on general texts, nats by token"
+        0.02, ge=0, description="how much worse than the base on general texts and answers, nats"
     )
     general_set: Path | None = Field(
         None,
-        description='general texts, JSONL of {"text": "…"}; default: Python\'s documentation, '
+        description="general texts and answers, JSONL; default: some of Python's documentation, "
         "which `headwater agent study` writes into the folder",
     )
     folder: Path = Field(

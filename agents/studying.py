@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import msgspec
-
 from agents.study_settings import StudySettings
 from models.engine.load import load
 from models.learning.lora import LoraShape
 from models.learning.optimizers import OptimizerSettings
+from models.studying.general import read_general_set
 from models.studying.student import StudentSettings
 from models.studying.study import Curriculum, Study
-from schemas.errors import DataInvalid
-
-
-class _General(msgspec.Struct, frozen=True):
-    text: str
 
 
 def open_study(settings: StudySettings, model: str, live: str | None) -> Study:
@@ -50,28 +42,6 @@ def curriculum(settings: StudySettings) -> Curriculum:
         held_out_of=settings.held_out_of,
         tolerance=settings.tolerance,
     )
-
-
-def read_general_set(path: Path) -> list[str]:
-    """Texts of a JSONL file. Raises DataInvalid, with the line, and for a file without texts."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise DataInvalid(
-            f"The general texts cannot be read: {error}.",
-            "Name a JSONL file with HEADWATER_STUDY_GENERAL_SET.",
-        ) from error
-    found = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            found.append(msgspec.json.decode(line, type=_General).text)
-        except msgspec.DecodeError as error:
-            raise DataInvalid(
-                f"Line {number} of {path} is no text: {error}.", 'Write {"text": "…"}.'
-            ) from error
-    if not any(found):
-        raise DataInvalid(f"{path} holds no text.", "Write some that are not of the stream.")
-    return found
 
 
 def _number(version: str, adapter: str) -> int:

@@ -1,16 +1,21 @@
-"""General English that comes with Python and is of no stream: what study must not unlearn.
+"""General English that comes with Python: what study must not unlearn.
 
-The language reference and the docstrings of the standard library, in pieces of some hundred words.
+The language reference and the docstrings of the standard library, in pieces of some hundred words,
+and answers in a chat.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from pydoc_data.topics import topics
 
+import msgspec
+
+from infra.demo.questions import questions
 from infra.demo.stdlib_documents import stdlib_documents
+from models.prompting import build_messages
+from models.studying.general import GeneralItem
 
 _CHARS_MAX = 800
 
@@ -19,14 +24,27 @@ def general_texts() -> list[str]:
     """In an order that is random but fixed."""
     whole = [*topics.values(), *(document.text for document in stdlib_documents())]
     pieces = {piece for text in whole for piece in _pieces(text)}
-    return sorted(pieces, key=lambda piece: hashlib.sha256(piece.encode()).hexdigest())
+    return sorted(pieces, key=_digest)
 
 
-def write_general_set(path: Path, texts_max: int = 256) -> None:
+def general_items(texts_max: int, answers_max: int) -> list[GeneralItem]:
+    """Texts, and answers to questions that learn's gate does not ask, well mixed."""
+    items = [GeneralItem(text=text) for text in general_texts()[:texts_max]]
+    for found in questions("panel")[:answers_max]:
+        asked = build_messages([{"role": "user", "content": found.question}], [found.passage])
+        items.append(GeneralItem(messages=tuple(asked), answer=found.answer))
+    return sorted(items, key=lambda item: _digest(item.text or item.answer))
+
+
+def write_general_set(path: Path) -> None:
     """Some of them as study reads them: JSONL."""
-    lines = [json.dumps({"text": text}) + "\n" for text in general_texts()[:texts_max]]
+    lines = [msgspec.json.encode(item) + b"\n" for item in general_items(240, 80)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(lines), "utf-8")
+    path.write_bytes(b"".join(lines))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _pieces(text: str) -> list[str]:

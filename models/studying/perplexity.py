@@ -14,18 +14,15 @@ from models.privacy.noise import Tensors
 _ROWS = 8
 
 
-def text_loss(
-    model: AdaptedModel, adapter: Tensors, texts: Sequence[Sequence[int]], between: int
-) -> float:
-    """Nats by token over all `texts`, each read alone, after `between`."""
-    rows = [EncodedAnswer([between], list(tokens)) for tokens in texts if tokens]
-    rows.sort(key=lambda row: len(row.answer))
+def token_loss(model: AdaptedModel, adapter: Tensors, rows: Sequence[EncodedAnswer]) -> float:
+    """Nats by token over all answers of `rows`; each token counts the same."""
+    ordered = sorted(rows, key=lambda row: len(row.prompt) + len(row.answer))
     total = 0.0
-    for begin in range(0, len(rows), _ROWS):
-        some = rows[begin : begin + _ROWS]
+    for begin in range(0, len(ordered), _ROWS):
+        some = ordered[begin : begin + _ROWS]
         losses = answer_losses(model, adapter, some)
         total += sum(loss * len(row.answer) for loss, row in zip(losses, some, strict=True))
-    return total / sum(len(row.answer) for row in rows)
+    return total / sum(len(row.answer) for row in ordered)
 
 
 def perplexity(loss: float) -> float:

@@ -14,20 +14,20 @@ from pathlib import Path
 from models.engine.load import Loaded
 from models.engine.protocol import BASE_VERSION
 from models.learning.adapter_files import artifact_bytes, write_adapter
+from models.learning.batches import EncodedAnswer
 from models.learning.gate import LiveVersion
+from models.learning.learner import end_token_of
 from models.learning.lora import new_adapter
 from models.learning.rounds import Judgement
 from models.learning.user_gradients import AdaptedModel
 from models.privacy.noise import Tensors
+from models.studying.general import GeneralItem, encode_general
 from models.studying.notes import FolderLock, Made, Notes, read_notes, study_file, write_notes
 from models.studying.reservoir import Reservoir
 from models.studying.student import Student, StudentSettings
-from models.studying.study_gate import StudyGate, Yardstick
-from models.studying.texts import Text, encode_texts, pack, separator
+from models.studying.study_gate import StudyGate
+from models.studying.texts import Text, encode_texts, pack, rows_alone, separator
 from schemas.errors import HeadwaterError, SettingsInvalid
-
-# Tokens of a text that are read: the rest of a longer one is left out.
-TEXT_TOKENS_MAX = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +56,20 @@ class Study:
         self,
         loaded: Loaded,
         settings: Curriculum,
-        general: Sequence[str],
+        general: Sequence[GeneralItem],
         folder: Path,
         adapter: str,
         base: str,
     ) -> None:
-        """`general` are texts not of the stream; every fourth is kept for the gate.
-
-        Raises SettingsInvalid where the study in `folder` began otherwise, or goes on elsewhere.
-        """
+        """Raises SettingsInvalid where the study in `folder` began otherwise or goes on elsewhere."""
         self._settings = settings
         self._folder = folder
         self._adapter = adapter
         self._base = base
         self._tokenizer = loaded.tokenizer
         self._between = separator(loaded.tokenizer)
-        encoded = encode_texts(loaded.tokenizer, general, TEXT_TOKENS_MAX)
-        self._general = [t for number, t in enumerate(encoded) if number % 4]
+        encoded = encode_general(loaded.tokenizer, end_token_of(loaded), general)
+        self._general = encoded.replayed
         self._lock = FolderLock(folder)
         try:
             self.notes, tensors = self._resumed()
@@ -84,8 +81,7 @@ class Study:
         self.student = Student(model, settings.student, begun)
         if tensors:
             self.student.restore(tensors)
-        yardstick = Yardstick(encoded[::4], settings.tolerance, self._between)
-        self._gate = StudyGate(model, yardstick)
+        self._gate = StudyGate(model, encoded, settings.tolerance)
 
     def close(self) -> None:
         """Takes the adapter off the model; others may go on with the folder."""
@@ -124,8 +120,8 @@ class Study:
         notes, settings = self.notes, self._settings
         new, notes.waiting = notes.waiting[: settings.new], notes.waiting[settings.new :]
         old = notes.reservoir.draw(settings.old)
-        texts = [*self._encoded([*new, *old]), *self._next_general()]
-        loss = self.student.step(pack(texts, self._between, settings.row_tokens))
+        rows = pack(self._encoded([*new, *old]), self._between, settings.row_tokens)
+        loss = self.student.step([*rows, *self._next_general()])
         for text in new:
             notes.reservoir.offer(text)
         notes.lessons += 1
@@ -144,7 +140,7 @@ class Study:
         if known is None:
             # What cannot be read cannot be beaten.
             return Judgement(released=False, evaluation={})
-        judgement = self._gate.judge(self.student.adapter, known, self._encoded(notes.fresh))
+        judgement = self._gate.judge(self.student.adapter, known, self._fresh())
         notes.version_number += 1
         notes.judged = notes.lessons
         if judgement.released:
@@ -198,13 +194,16 @@ class Study:
         made_ms = time.time_ns() // 1_000_000
         return Made(self.version, str(folder), digest, parent, made_ms, judgement.evaluation)
 
-    def _next_general(self) -> list[list[int]]:
+    def _fresh(self) -> list[EncodedAnswer]:
+        return rows_alone(self._encoded(self.notes.fresh), self._between)
+
+    def _next_general(self) -> list[EncodedAnswer]:
         notes, count = self.notes, self._settings.general if self._general else 0
         start, notes.general_read = notes.general_read, notes.general_read + count
         return [self._general[(start + i) % len(self._general)] for i in range(count)]
 
     def _encoded(self, texts: Sequence[Text]) -> list[list[int]]:
-        return encode_texts(self._tokenizer, [text.text for text in texts], TEXT_TOKENS_MAX)
+        return encode_texts(self._tokenizer, [text.text for text in texts])
 
 
 def _held_out(document_id: str, of: int) -> bool:

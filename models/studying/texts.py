@@ -11,6 +11,8 @@ from models.learning.batches import EncodedAnswer
 
 # What most tokenizers put between two documents; where it is missing, their own end token.
 _BETWEEN = "<|endoftext|>"
+# Tokens of a text that are read: the rest of a longer one is left out.
+TEXT_TOKENS_MAX = 512
 
 
 class Text(msgspec.Struct, frozen=True):
@@ -29,7 +31,7 @@ def separator(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def encode_texts(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], tokens_max: int
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], tokens_max: int = TEXT_TOKENS_MAX
 ) -> list[list[int]]:
     """Tokens of each text, cut after `tokens_max`; what spells a control token stays text."""
     if not texts:
@@ -51,3 +53,8 @@ def pack(texts: Iterable[Sequence[int]], between: int, row_tokens: int) -> list[
     # Each row begins with the token that the row before ended with.
     starts = range(0, max(len(stream) - 1, 0), step)
     return [EncodedAnswer([stream[i]], stream[i + 1 : i + 1 + step]) for i in starts]
+
+
+def rows_alone(texts: Iterable[Sequence[int]], between: int) -> list[EncodedAnswer]:
+    """Each text by itself, after `between`: to be measured rather than learned."""
+    return [EncodedAnswer([between], list(tokens)) for tokens in texts if tokens]

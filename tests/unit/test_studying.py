@@ -14,6 +14,7 @@ from models.learning.gate import LiveVersion
 from models.learning.lora import LoraShape
 from models.learning.optimizers import OptimizerSettings
 from models.studying import study as study_module
+from models.studying.general import GeneralItem, read_general_set
 from models.studying.notes import begin_again, read_notes, study_file
 from models.studying.reservoir import Reservoir
 from models.studying.student import StudentSettings
@@ -21,7 +22,11 @@ from models.studying.study import Curriculum, Study
 from models.studying.texts import Text, encode_texts, pack, separator
 from schemas.errors import DataInvalid, SettingsInvalid
 
-GENERAL = [f"a general text about matter {n} and what it means" for n in range(8)]
+GENERAL = [
+    *(GeneralItem(text=f"a general text about matter {n} and what it means") for n in range(9)),
+    GeneralItem(messages=({"role": "user", "content": "how deep"},), answer="nine metres"),
+    GeneralItem(messages=({"role": "user", "content": "how wide"},), answer="ninety metres"),
+]
 SHAPE = LoraShape(2, 4.0, ("q_proj", "v_proj"))
 
 
@@ -181,6 +186,26 @@ def test_a_file_that_is_no_study_is_named(tmp_path: Path) -> None:
         read_notes(study_file(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "holds no text"),
+        ("{}", "Line 1 .* no text and no answer"),
+        ('{"text": "a"}\n{"text": "a", "answer": 3}', "Line 2 "),
+        ('{"messages": [], "answer": "b"}', "Line 1 .* no text and no answer"),
+    ],
+)
+def test_a_general_set_that_says_nothing_is_refused(
+    tmp_path: Path, content: str, reason: str
+) -> None:
+    path = tmp_path / "general.jsonl"
+    with pytest.raises(DataInvalid, match="cannot be read"):
+        read_general_set(path)
+    path.write_text(content)
+    with pytest.raises(DataInvalid, match=reason):
+        read_general_set(path)
+
+
 # The gate
 
 
@@ -199,6 +224,7 @@ def test_what_is_better_on_fresh_passages_goes_live_once(loaded: Loaded, tmp_pat
     judgement = study.release(lambda: base)
     assert judgement.released
     assert judgement.evaluation["fresh_loss"] < judgement.evaluation["fresh_loss_live"]
+    assert {"general_loss", "chat_loss_base"} < judgement.evaluation.keys()
     made = study.notes.made
     assert made is not None
     assert (made.version, made.parent) == ("documents-1", "base")
