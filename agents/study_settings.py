@@ -28,9 +28,9 @@ class StudySettings(BaseSettings):
     )
     learning_rate: float = Field(1e-3, gt=0, description="of Adam")
     passages_new: int = Field(8, ge=1, description="new passages of a lesson")
-    passages_old: int = Field(4, ge=0, description="of those studied before, drawn for a lesson")
+    passages_old: int = Field(2, ge=0, description="of those studied before, drawn for a lesson")
     texts_general: int = Field(
-        4, ge=0, description="general texts and answers of a lesson, against forgetting"
+        3, ge=0, description="general texts and answers of a lesson, against forgetting"
     )
     replayed_max: int = Field(512, ge=1, description="passages kept to be drawn again")
     held_out_of: int = Field(

@@ -27,7 +27,7 @@ def general_texts() -> list[str]:
     return sorted(pieces, key=_digest)
 
 
-def general_items(texts_max: int, answers_max: int) -> list[GeneralItem]:
+def general_items(texts_max: int = 160, answers_max: int = 60) -> list[GeneralItem]:
     """Texts, and answers to questions that learn's gate does not ask, well mixed."""
     items = [GeneralItem(text=text) for text in general_texts()[:texts_max]]
     for found in questions("panel")[:answers_max]:
@@ -38,7 +38,7 @@ def general_items(texts_max: int, answers_max: int) -> list[GeneralItem]:
 
 def write_general_set(path: Path) -> None:
     """Some of them as study reads them: JSONL."""
-    lines = [msgspec.json.encode(item) + b"\n" for item in general_items(240, 80)]
+    lines = [msgspec.json.encode(item) + b"\n" for item in general_items()]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"".join(lines))
 

@@ -37,8 +37,8 @@ class Curriculum:
 
     student: StudentSettings
     new: int = 8
-    old: int = 4
-    general: int = 4
+    old: int = 2
+    general: int = 3
     reservoir: int = 512
     held_out_of: int = 8
     fresh_kept: int = 32
@@ -61,7 +61,7 @@ class Study:
         adapter: str,
         base: str,
     ) -> None:
-        """Raises SettingsInvalid where the study in `folder` began otherwise or goes on elsewhere."""
+        """Raises SettingsInvalid where the study in `folder` began otherwise, or runs elsewhere."""
         self._settings = settings
         self._folder = folder
         self._adapter = adapter
