@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from agents.gateway.settings import GatewaySettings
 from agents.learning_paths import gate_set_path
 from agents.settings import LearnSettings
+from agents.study_settings import StudySettings
 from infra.commands.next_steps import next_steps, show_tracking
 from infra.commands.shell import AsJson, err, out, print_json, run
 from infra.doctor import diagnose
@@ -25,6 +26,7 @@ from infra.river import (
     EVERYTHING,
     FEDERATE,
     GATEWAY,
+    STUDY,
     TRACK,
     River,
     local_river,
@@ -36,7 +38,7 @@ from streams.settings import KafkaSettings, load
 
 # Turns that an OpenMP thread waits for the next product before it sleeps: some 0.1 ms.
 SPIN_COUNT: Final = "10000"
-_WORKERS: Final = (*EVERYTHING, FEDERATE, TRACK)
+_WORKERS: Final = (*EVERYTHING, STUDY, FEDERATE, TRACK)
 
 
 def up() -> None:
@@ -49,7 +51,7 @@ def up() -> None:
         data_dir,
         settings.kafka_port,
         settings.kafka_controller_port,
-        agents=tracked(EVERYTHING),
+        agents=tracked((*EVERYTHING, STUDY) if load(StudySettings).enabled else EVERYTHING),
     )
 
     async def work() -> None:
@@ -107,6 +109,9 @@ def agent(name: Annotated[str, typer.Argument(help=", ".join(_WORKERS))]) -> Non
     elif name == "learn":
         _make_gate_set()
         from agents.learn import main
+    elif name == STUDY:
+        _make_general_set()
+        from agents.study import main
     elif name == GATEWAY:
         from infra.pages.serve import main
     elif name == FEDERATE:
@@ -128,6 +133,17 @@ def _make_gate_set() -> None:
         from infra.demo.questions import write_gate_set
 
         write_gate_set(path)
+
+
+def _make_general_set() -> None:
+    """The general texts that study follows the base model on, where none are set."""
+    settings = load(StudySettings)
+    path = settings.general_set_path
+    if settings.general_set is None and not path.exists():
+        # Imported late: it reads the docstrings of many modules.
+        from infra.demo.general_texts import write_general_set
+
+        write_general_set(path)
 
 
 def limit_spinning() -> None:

@@ -25,6 +25,7 @@ from agents.settings import (
     RetrieveSettings,
     WorkerSettings,
 )
+from agents.study_settings import StudySettings
 from agents.tracking.settings import TrackSettings
 from infra.paths import LocalSettings
 from models.cache import user_cache_dir
@@ -46,6 +47,7 @@ GROUPS: Final[tuple[tuple[str, type[BaseSettings]], ...]] = (
     ("generate, with a remote engine", RemoteEngineSettings),
     ("join", JoinSettings),
     ("learn", LearnSettings),
+    ("study", StudySettings),
     ("federate", FederateSettings),
     ("track", TrackSettings),
     ("A device (`headwater edge join`)", EdgeSettings),
