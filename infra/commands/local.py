@@ -19,7 +19,7 @@ from infra.doctor import diagnose
 from infra.paths import LocalSettings
 from infra.ports import free_ports, is_free
 from infra.provision import KafkaDistribution, provision
-from infra.river import ANSWERING, EVERYTHING, FEDERATE, GATEWAY, River, local_river
+from infra.river import ADAPT, ANSWERING, EVERYTHING, FEDERATE, GATEWAY, River, local_river
 from infra.supervisor import Notice, Supervisor
 from schemas.errors import SettingsInvalid
 from streams.settings import KafkaSettings, load
@@ -95,6 +95,8 @@ def agent(name: Annotated[str, typer.Argument(help=", ".join(_WORKERS))]) -> Non
     elif name == "learn":
         _make_gate_set()
         from agents.learn import main
+    elif name == ADAPT:
+        from agents.adapt import main
     elif name == GATEWAY:
         from infra.pages.serve import main
     elif name == FEDERATE:

@@ -14,12 +14,13 @@ from pydantic_settings import BaseSettings
 from ruamel.yaml import YAML
 
 from agents import settings as agent_settings
+from agents.adapt_settings import AdaptSettings
 from agents.gateway.settings import GatewaySettings
 from infra.paths import LocalSettings
 from streams.settings import KafkaSettings
 
 ROOT = Path(__file__).parents[2]
-AGENTS = ("ingest", "retrieve", "generate", "join", "learn", "gateway")
+AGENTS = ("ingest", "retrieve", "generate", "join", "learn", "adapt", "gateway")
 # Set for the image as a whole, and read by no settings class.
 IMAGE_NAMES = {"HEADWATER_READY_FILE", "HEADWATER_IMAGE"}
 
@@ -47,7 +48,12 @@ def specification() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def known_settings() -> set[str]:
     """Give the environment name of every setting that our code reads."""
-    classes: list[type[BaseSettings]] = [LocalSettings, KafkaSettings, GatewaySettings]
+    classes: list[type[BaseSettings]] = [
+        LocalSettings,
+        KafkaSettings,
+        GatewaySettings,
+        AdaptSettings,
+    ]
     for item in vars(agent_settings).values():
         if isinstance(item, type) and issubclass(item, BaseSettings):
             classes.append(item)
