@@ -31,13 +31,18 @@ from models.privacy.randomness import NoiseKey
 
 
 class Learning:
-    """Rounds of one adapter. `live` gives what its candidates are compared with.
+    """Rounds of one adapter. `live` gives what its candidates are compared with, and `guarded`
+    says that its examples are those that the guard let through, by their weights.
 
     Raises LedgerBroken where the adapter began with other settings: a promise is kept.
     """
 
     def __init__(
-        self, settings: LearnSettings, model: str, live: Callable[[], LiveVersion | None]
+        self,
+        settings: LearnSettings,
+        model: str,
+        live: Callable[[], LiveVersion | None],
+        guarded: bool = False,
     ) -> None:
         questions = read_questions(gate_set_path(settings))
         loaded = load(model, settings.cache_dir, settings.device, settings.dtype)
@@ -54,7 +59,7 @@ class Learning:
             settings.cohort_size,
             key,
             adapter,
-            _promised(settings, model),
+            _promised(settings, model) | {"guarded": guarded},
         )
         self._learner = open_learner(loaded, settings, shape, self.opening, key, adapter)
         self._gate = Gate(self._learner, questions, settings.gate_tolerance)

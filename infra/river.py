@@ -19,7 +19,8 @@ from streams.settings import load
 
 ANSWERING: Final = ("ingest", "retrieve", "generate")
 LEARNING: Final = ("join", "learn")
-AGENTS: Final = (*ANSWERING, *LEARNING)
+ADAPT: Final = "adapt"
+AGENTS: Final = (*ANSWERING, *LEARNING, ADAPT)
 GATEWAY: Final = "gateway"
 # A setting of its own starts it (HEADWATER_STUDY_ENABLED).
 STUDY: Final = "study"
@@ -60,6 +61,7 @@ def local_river(
         "HEADWATER_JOIN_PSEUDONYM_KEY_FILE": str(data_dir / "pseudonym.key"),
         "HEADWATER_LEARN_FOLDER": str(data_dir / "learning"),
         "HEADWATER_STUDY_FOLDER": str(data_dir / "study"),
+        "HEADWATER_ADAPT_FOLDER": str(data_dir / "adapt"),
         "HEADWATER_GATEWAY_KEYS_FILE": str(keys_file(data_dir)),
         "HEADWATER_GATEWAY_STREAM_KEY_FILE": str(data_dir / "gateway" / "stream.key"),
         "HEADWATER_TRACK_FOLDER": str(tracking_of(data_dir).root),
@@ -120,7 +122,7 @@ def _threads(name: str) -> dict[str, str]:
     """Embedders must not take the cores from the language model on a small machine."""
     if name == "generate":
         return {}
-    if name in ("learn", STUDY, FEDERATE, TRACK):
+    if name in ("learn", ADAPT, STUDY, FEDERATE, TRACK):
         return {"OMP_NUM_THREADS": "1"}
     threads = max(1, (os.cpu_count() or 2) // 2)
     return {"HEADWATER_EMBEDDER_THREADS": str(threads)}

@@ -22,6 +22,7 @@ from infra.paths import LocalSettings
 from infra.ports import free_ports, is_free
 from infra.provision import KafkaDistribution, provision
 from infra.river import (
+    ADAPT,
     ANSWERING,
     EVERYTHING,
     FEDERATE,
@@ -112,6 +113,8 @@ def agent(name: Annotated[str, typer.Argument(help=", ".join(_WORKERS))]) -> Non
     elif name == STUDY:
         _make_general_set()
         from agents.study import main
+    elif name == ADAPT:
+        from agents.adapt import main
     elif name == GATEWAY:
         from infra.pages.serve import main
     elif name == FEDERATE:

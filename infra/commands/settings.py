@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
+from agents.adapt_settings import AdaptSettings
 from agents.edge.settings import EdgeSettings
 from agents.federate_settings import FederateSettings
 from agents.gateway.settings import GatewaySettings
@@ -48,6 +49,7 @@ GROUPS: Final[tuple[tuple[str, type[BaseSettings]], ...]] = (
     ("join", JoinSettings),
     ("learn", LearnSettings),
     ("study", StudySettings),
+    ("adapt", AdaptSettings),
     ("federate", FederateSettings),
     ("track", TrackSettings),
     ("A device (`headwater edge join`)", EdgeSettings),

@@ -14,13 +14,14 @@ from pydantic_settings import BaseSettings
 from ruamel.yaml import YAML
 
 from agents import settings as agent_settings
+from agents.adapt_settings import AdaptSettings
 from agents.gateway.settings import GatewaySettings
 from agents.tracking.settings import TrackSettings
 from infra.paths import LocalSettings
 from streams.settings import KafkaSettings
 
 ROOT = Path(__file__).parents[2]
-AGENTS = ("ingest", "retrieve", "generate", "join", "learn", "gateway", "track")
+AGENTS = ("ingest", "retrieve", "generate", "join", "learn", "adapt", "gateway", "track")
 # Set for the image as a whole, and read by no settings class.
 IMAGE_NAMES = {"HEADWATER_READY_FILE", "HEADWATER_IMAGE"}
 
@@ -53,6 +54,7 @@ def known_settings() -> set[str]:
         KafkaSettings,
         GatewaySettings,
         TrackSettings,
+        AdaptSettings,
     ]
     for item in vars(agent_settings).values():
         if isinstance(item, type) and issubclass(item, BaseSettings):
