@@ -11,7 +11,7 @@ from rich.table import Table
 
 from agents.settings import LearnSettings
 from infra.commands.shell import AsJson, out, print_json, run
-from infra.model_change import made_live, publish
+from agents.model_change import made_live, publish
 from schemas.errors import ModelUnavailable
 from schemas.events import ModelUpdate
 from streams.settings import KafkaSettings, load

@@ -14,7 +14,7 @@ from gateways import gateways
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from workers import Workers
 
-from infra.model_change import publish
+from agents.model_change import publish
 from schemas import codec
 from schemas.events import ModelUpdate
 from schemas.topics import MODEL_UPDATES

@@ -35,6 +35,7 @@ def test_the_names_are_those_of_the_design() -> None:
         "federated-rounds",
         "analytics",
         "dead-letters",
+        "controls",
     ]
 
 
@@ -54,6 +55,7 @@ def test_compacted_topics_take_tombstones() -> None:
         "documents",
         "passages",
         "model-updates",
+        "controls",
     }
 
 
