@@ -440,6 +440,15 @@ class FederatedRound(Event, frozen=True):
     run: Id | None = None
 
 
+class Control(Event, frozen=True):
+    """What holds for an adapter until its next record: whether it learns, and why."""
+
+    adapter: Name
+    learning: Literal["on", "paused"]
+    at_ms: TimeMs
+    reason: Reason | None = None
+
+
 # The name of the statistic that says how long a document took to become retrievable.
 DOCUMENT_FRESHNESS: Final = "document_freshness"
 # That of the statistic which says with which settings an adapter's learning began.
