@@ -82,7 +82,7 @@ async def run_round(
 ) -> RoundResult:
     """The round's sum. Raises QuorumMissed, WorkerFailed, FederationUnreachable; then there is
     none, and the run has ended."""
-    config = _config(settings, shape, round_id, folder, nodes)
+    config = run_config(settings, shape, round_id, folder, nodes)
     run_id = await asyncio.to_thread(link.start, config)
     try:
         async with asyncio.timeout(2 * settings.timeout_s + _OVERHEAD_S):
@@ -93,7 +93,7 @@ async def run_round(
     except asyncio.CancelledError:
         await asyncio.to_thread(link.stop, run_id)
         raise
-    return _result(folder, status)
+    return read_result(folder, status)
 
 
 async def _ended(link: SuperLink, run_id: int) -> RunStatus:
@@ -108,7 +108,8 @@ async def _ended(link: SuperLink, run_id: int) -> RunStatus:
         await asyncio.sleep(_POLL_S)
 
 
-def _result(folder: Path, status: RunStatus) -> RoundResult:
+def read_result(folder: Path, status: RunStatus) -> RoundResult:
+    """What a run left in `folder`. Raises WorkerFailed and QuorumMissed where there is no sum."""
     path = folder / OUTCOME_FILE
     if not path.exists():
         raise WorkerFailed(
@@ -121,7 +122,7 @@ def _result(folder: Path, status: RunStatus) -> RoundResult:
     return RoundResult(np.load(folder / SUM_FILE, allow_pickle=False), outcome)
 
 
-def _config(
+def run_config(
     settings: FederateSettings,
     shape: LoraShape,
     round_id: str,
