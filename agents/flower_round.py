@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.federate_settings import FederateSettings
-from agents.superlink import Node, RunStatus, SuperLink
+from agents.superlink import APP, Node, RunStatus, SuperLink
 from models.federation.outcome import OUTCOME_FILE, SUM_FILE, Outcome
 from models.learning.lora import LoraShape
 from schemas.errors import FederationUnreachable, QuorumMissed, WorkerFailed
@@ -79,11 +79,12 @@ async def run_round(
     round_id: str,
     folder: Path,
     nodes: dict[int, str],
+    app: Path = APP,
 ) -> RoundResult:
-    """The round's sum. Raises QuorumMissed, WorkerFailed, FederationUnreachable; then there is
-    none, and the run has ended."""
+    """The round's sum, which `app` makes. Raises QuorumMissed, WorkerFailed, FederationUnreachable;
+    then there is none, and the run has ended."""
     config = run_config(settings, shape, round_id, folder, nodes)
-    run_id = await asyncio.to_thread(link.start, config)
+    run_id = await asyncio.to_thread(link.start, config, app)
     try:
         async with asyncio.timeout(2 * settings.timeout_s + _OVERHEAD_S):
             status = await _ended(link, run_id)

@@ -58,10 +58,13 @@ class LocalFleet:
         return SuperLink(self.superlink, self.superlink_ca)
 
 
-def local_fleet(folder: Path, homes: Sequence[Path], env: Mapping[str, str]) -> LocalFleet:
+def local_fleet(
+    folder: Path, homes: Sequence[Path], env: Mapping[str, str], through: int | None = None
+) -> LocalFleet:
     """Parts of a server and of a device for each of `homes`, which has its examples already.
 
-    `env` goes to the devices. Keep `folder` short: sockets lie in the homes.
+    `env` goes to the devices, which connect to the port `through` where it is given, instead of the
+    gate's. Keep `folder` short: sockets lie in the homes.
     """
     superlink_port, gate_port, *runtime_ports = free_ports(2 + len(homes))
     own = own_certificates(folder / "gate", ["127.0.0.1"])
@@ -70,7 +73,8 @@ def local_fleet(folder: Path, homes: Sequence[Path], env: Mapping[str, str]) -> 
     gate = f"127.0.0.1:{gate_port}"
     for number, (home, port) in enumerate(zip(homes, runtime_ports, strict=True)):
         make_key(home / KEY_FILE)
-        for part in device_parts(home, gate, own.authority, port):
+        reach = gate if through is None else f"127.0.0.1:{through}"
+        for part in device_parts(home, reach, own.authority, port):
             after = tuple(f"{name}-{number}" for name in part.after) or ("fleet-gate",)
             named = replace(part, name=f"{part.name}-{number}", after=after)
             parts.append(replace(named, env={**part.env, **env}))

@@ -31,12 +31,13 @@ def simulated_client(homes: Path, settings: EdgeSettings) -> ClientApp:
     @app.train()
     def train(message: Message, context: Context) -> Message:
         home = homes / str(context.node_config["partition-id"])
-        return Message(reply_content(_delta(message, home, settings)), reply_to=message)
+        return Message(reply_content(trained_here(message, home, settings)), reply_to=message)
 
     return app
 
 
-def _delta(message: Message, home: Path, settings: EdgeSettings) -> bytes:
+def trained_here(message: Message, home: Path, settings: EdgeSettings) -> bytes:
+    """The packed delta of the device in `home`, trained in this process."""
     loaded = _loaded(settings.model, settings.cache_dir, settings.device, settings.dtype)
     store = ExampleStore(home)
     try:
