@@ -29,7 +29,7 @@ class Exchange(msgspec.Struct, frozen=True, omit_defaults=True):
     """One prompt's state; `since_ms` is the broker's time of what came first.
 
     `waiting` is feedback that came before the answer was known, `taken` the ids of all that became
-    examples.
+    examples, `trace` the answer's traceparent.
     """
 
     partition: int
@@ -38,6 +38,7 @@ class Exchange(msgspec.Struct, frozen=True, omit_defaults=True):
     answered: Answered | None = None
     waiting: list[Record] = []
     taken: list[str] = []
+    trace: str | None = None
 
     @property
     def complete(self) -> bool:
@@ -49,7 +50,7 @@ def asked(exchange: Exchange, context: Context) -> Exchange:
     return msgspec.structs.replace(exchange, messages=context.prompt.messages)
 
 
-def answered(exchange: Exchange, generation: Generation) -> Exchange:
+def answered(exchange: Exchange, generation: Generation, trace: str | None = None) -> Exchange:
     """With the answer known."""
     found = Answered(
         generation.generation_id,
@@ -59,7 +60,7 @@ def answered(exchange: Exchange, generation: Generation) -> Exchange:
         generation.user_id,
         generation.conversation_id,
     )
-    return msgspec.structs.replace(exchange, answered=found)
+    return msgspec.structs.replace(exchange, answered=found, trace=trace)
 
 
 def decode_feedback(record: Record) -> tuple[str, Feedback]:

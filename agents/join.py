@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
+from opentelemetry.trace import Span
 
 from agents.blame import is_the_records_fault
 from agents.dead_letters import bury
@@ -28,6 +29,7 @@ from agents.intake import Intake, Taken
 from agents.pseudonyms import Pseudonyms, open_pseudonyms
 from agents.read_committed import read_committed
 from agents.settings import JoinSettings, WorkerSettings
+from agents.tracing import make_tracing
 from agents.worker import follow_assignment, make_app, raw_topic, run
 from agents.written_examples import WrittenExamples
 from schemas import codec, headers
@@ -40,6 +42,7 @@ from streams.fenced_writer import FencedWriter
 from streams.producer import Outgoing, Producer
 from streams.records import Record
 from streams.settings import KafkaSettings, load
+from streams.spans import traceparent
 
 SOURCE: Final = "/agents/join"
 _BATCH_RECORDS_MAX: Final = 64
@@ -68,6 +71,7 @@ class Join:
         self._exchanges = exchanges
         self._names = names
         self._settings = settings
+        self._tracing = make_tracing("join")
         self._producer = Producer(kafka)
         self._owned: set[int] = set()
         self._places: dict[int, asyncio.Task[Place]] = {}
@@ -113,6 +117,7 @@ class Join:
     async def close(self) -> None:
         """Leave the broker."""
         await self._producer.close()
+        await self._tracing.close()
 
     async def _take(self, taken: Taken) -> bool:
         """Whether the record is dealt with; not where its partition went to another worker."""
@@ -145,7 +150,8 @@ class Join:
         generation = codec.decode(GENERATIONS, record.value or b"")
         exchange = self._known(record, generation.prompt_id)
         if exchange.answered is None:
-            await self._settle(generation.prompt_id, answered(exchange, generation))
+            trace = headers.header(record.headers, "traceparent")
+            await self._settle(generation.prompt_id, answered(exchange, generation, trace))
 
     async def _take_feedback(self, record: Record) -> None:
         feedback_id, feedback = decode_feedback(record)
@@ -184,12 +190,13 @@ class Join:
         """Write the examples of an exchange; returns the ids of the feedback dealt with."""
         place = await self._place(exchange.partition)
         taken: list[str] = []
-        new: dict[str, tuple[Outgoing, Record]] = {}
+        new: dict[str, tuple[Outgoing, Record, Span]] = {}
         for record in exchange.waiting:
             feedback_id, feedback = decode_feedback(record)
             try:
                 example = make_example(exchange, prompt_id, feedback_id, feedback, self._names)
-                outgoing = _outgoing(example, record)
+                span = self._span(exchange, example, record)
+                outgoing = _outgoing(example, record, span, exchange.trace)
             except HeadwaterError as error:
                 if not is_the_records_fault(error):
                     raise
@@ -197,12 +204,22 @@ class Join:
                 continue
             taken.append(feedback_id)
             if not await place.written.holds(example.example_id, record.timestamp_ms):
-                new[example.example_id] = outgoing, record
+                new[example.example_id] = outgoing, record, span
         if new:
-            await place.writer.write([outgoing for outgoing, _ in new.values()])
-        for example_id, (_, record) in new.items():
+            await place.writer.write([outgoing for outgoing, _, _ in new.values()])
+        for example_id, (_, record, span) in new.items():
             place.written.note(example_id, record.timestamp_ms)
+            span.end()
         return taken
+
+    def _span(self, exchange: Exchange, example: Example, record: Record) -> Span:
+        """Feedback belongs to the trace of its prompt; the one that it came with is linked."""
+        came = headers.header(record.headers, "traceparent")
+        links = [came] if came and exchange.trace else []
+        span = self._tracing.process(FEEDBACK, exchange.trace or came, links)
+        span.set_attribute("headwater.prompt_id", example.prompt_id)
+        span.set_attribute("headwater.model_version", example.model_version)
+        return span
 
     async def _place(self, partition: int) -> Place:
         if partition not in self._places:
@@ -237,8 +254,9 @@ class Join:
                 self._exchanges.remove(partition, prompt_id)
 
 
-def _outgoing(example: Example, record: Record) -> Outgoing:
-    trace = headers.child_traceparent(headers.header(record.headers, "traceparent"))
+def _outgoing(example: Example, record: Record, span: Span, answer: str | None) -> Outgoing:
+    came = answer or headers.header(record.headers, "traceparent")
+    trace = traceparent(span) or headers.child_traceparent(came)
     made = headers.make_headers(EXAMPLES, example.example_id, SOURCE, trace)
     return Outgoing(EXAMPLES, example.user, codec.checked(EXAMPLES, example), made)
 

@@ -22,7 +22,8 @@ AGENTS: Final = (*ANSWERING, *LEARNING)
 GATEWAY: Final = "gateway"
 # Beside a SuperLink (`headwater edge serve`); not part of `headwater up`.
 FEDERATE: Final = "federate"
-EVERYTHING: Final = (*AGENTS, GATEWAY)
+MONITOR: Final = "monitor"
+EVERYTHING: Final = (*AGENTS, GATEWAY, MONITOR)
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agents.gateway.settings import GatewaySettings
 from agents.learning_paths import gate_set_path
+from agents.monitor.settings import MonitorSettings
 from agents.settings import LearnSettings
 from infra.commands.shell import AsJson, err, out, print_json, run
 from infra.doctor import diagnose
 from infra.paths import LocalSettings
 from infra.ports import free_ports, is_free
 from infra.provision import KafkaDistribution, provision
-from infra.river import ANSWERING, EVERYTHING, FEDERATE, GATEWAY, River, local_river
+from infra.river import ANSWERING, EVERYTHING, FEDERATE, GATEWAY, MONITOR, River, local_river
 from infra.supervisor import Notice, Supervisor
 from schemas.errors import SettingsInvalid
 from streams.settings import KafkaSettings, load
@@ -32,7 +33,12 @@ _WORKERS: Final = (*EVERYTHING, FEDERATE)
 def up() -> None:
     """Start Kafka, its topics and every agent on this machine; Ctrl-C stops them."""
     settings, gateway = load(LocalSettings), load(GatewaySettings)
-    _require_free(settings.kafka_port, settings.kafka_controller_port, gateway.port)
+    _require_free(
+        settings.kafka_port,
+        settings.kafka_controller_port,
+        gateway.port,
+        load(MonitorSettings).metrics_port,
+    )
     data_dir = settings.data_dir.expanduser().absolute()
     river = local_river(
         fetched(),
@@ -62,9 +68,12 @@ def demo(
     data_dir = load(LocalSettings).data_dir.expanduser().absolute() / "demo"
     distribution = fetched()
     shutil.rmtree(data_dir, ignore_errors=True)
-    agents = EVERYTHING if learning else (*ANSWERING, GATEWAY)
+    agents = EVERYTHING if learning else (*ANSWERING, GATEWAY, MONITOR)
     gateway_port, port, controller_port = _ports()
-    env = LEARNING_ENV | {"HEADWATER_GATEWAY_PORT": str(gateway_port)}
+    env = LEARNING_ENV | {
+        "HEADWATER_GATEWAY_PORT": str(gateway_port),
+        "HEADWATER_MONITOR_METRICS_PORT": str(_metrics_port()),
+    }
     river = local_river(distribution, data_dir, port, controller_port, env, agents)
     kafka = load(KafkaSettings, bootstrap=river.bootstrap)
 
@@ -95,6 +104,8 @@ def agent(name: Annotated[str, typer.Argument(help=", ".join(_WORKERS))]) -> Non
     elif name == "learn":
         _make_gate_set()
         from agents.learn import main
+    elif name == MONITOR:
+        from agents.monitor.agent import main
     elif name == GATEWAY:
         from infra.pages.serve import main
     elif name == FEDERATE:
@@ -189,11 +200,17 @@ def _ports() -> tuple[int, int, int]:
     return gateway_port, port, controller_port
 
 
+def _metrics_port() -> int:
+    """The monitor's as configured, or one that is free."""
+    wanted = load(MonitorSettings).metrics_port
+    return wanted if is_free(wanted) else free_ports(1)[0]
+
+
 def _require_free(*ports: int) -> None:
     for port in ports:
         if not is_free(port):
             raise SettingsInvalid(
                 f"Port {port} is taken: perhaps a river runs already.",
-                "Stop it, or set HEADWATER_KAFKA_PORT, HEADWATER_KAFKA_CONTROLLER_PORT and "
-                "HEADWATER_GATEWAY_PORT.",
+                "Stop it, or set HEADWATER_KAFKA_PORT, HEADWATER_KAFKA_CONTROLLER_PORT, "
+                "HEADWATER_GATEWAY_PORT and HEADWATER_MONITOR_METRICS_PORT.",
             )

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings
 from agents.edge.settings import EdgeSettings
 from agents.federate_settings import FederateSettings
 from agents.gateway.settings import GatewaySettings
+from agents.monitor.settings import MonitorSettings
 from agents.settings import (
     EmbedderSettings,
     GenerateSettings,
@@ -48,6 +49,7 @@ GROUPS: Final[tuple[tuple[str, type[BaseSettings]], ...]] = (
     ("federate", FederateSettings),
     ("A device (`headwater edge join`)", EdgeSettings),
     ("gateway", GatewaySettings),
+    ("monitor", MonitorSettings),
 )
 
 
