@@ -14,6 +14,7 @@ from schemas.events import Choice, Context, FoundPassage, Prompt
 from schemas.topics import CONTEXTS
 from streams.producer import Outgoing
 from streams.records import Record
+from streams.spans import traceparent
 
 
 def context_record(question: Question, found: Sequence[Found]) -> Outgoing:
@@ -22,7 +23,9 @@ def context_record(question: Question, found: Sequence[Found]) -> Outgoing:
     value = None
     if question.prompt is not None:
         value = fitting_context(question.prompt_id, question.prompt, found, record, question.choice)
-    trace = headers.child_traceparent(headers.header(record.headers, "traceparent"))
+    came = headers.header(record.headers, "traceparent")
+    trace = traceparent(question.span) or headers.child_traceparent(came)
+    question.span.set_attribute("headwater.passages", len(found))
     event = f"{question.prompt_id}@{record.offset}"
     made = headers.make_headers(CONTEXTS, event, "/agents/retrieve", trace)
     return Outgoing(CONTEXTS, question.prompt_id, value, made)

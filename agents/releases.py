@@ -68,10 +68,10 @@ def release_update(
     )
 
 
-def update_record(update: ModelUpdate) -> Outgoing:
+def update_record(update: ModelUpdate, trace: str | None = None) -> Outgoing:
     """The record of a release. The event's id is its version, so a repeat can be told."""
     event_id = f"{update.adapter}/{update.model_version}"
-    made = headers.make_headers(MODEL_UPDATES, event_id, SOURCE)
+    made = headers.make_headers(MODEL_UPDATES, event_id, SOURCE, trace)
     return Outgoing(MODEL_UPDATES, update.adapter, codec.checked(MODEL_UPDATES, update), made)
 
 

@@ -26,10 +26,12 @@ from agents.intake import Intake, Taken
 from agents.passage_feed import PassageFeed
 from agents.questions import Question, decode_prompt, question_text
 from agents.settings import EmbedderSettings, RetrieveSettings, WorkerSettings
+from agents.tracing import Tracing, make_tracing
 from agents.worker import follow_assignment, make_app, raw_topic, run
 from models.embedder import Embedder
 from models.retrieval.retriever import Found, Retriever
 from schemas.events import Prompt
+from schemas.headers import header
 from schemas.topics import PASSAGES, PROMPTS
 from streams.producer import Outgoing, Producer
 from streams.settings import KafkaSettings, load
@@ -45,7 +47,9 @@ class Retrieve:
         retriever: Retriever,
         settings: RetrieveSettings,
         choices: Choices,
+        tracing: Tracing | None = None,
     ) -> None:
+        self._tracing = tracing or make_tracing("retrieve")
         self._embedder = embedder
         self._retriever = retriever
         self._settings = settings
@@ -72,10 +76,14 @@ class Retrieve:
         await self.choices.close()
         await self._producer.close()
         self._retriever.close()
+        await self._tracing.close()
 
     async def _decode(self, taken: Taken) -> Question | None:
         try:
-            return Question(taken, *decode_prompt(taken.record))
+            prompt_id, prompt = decode_prompt(taken.record)
+            span = self._tracing.process(PROMPTS, header(taken.record.headers, "traceparent"))
+            span.set_attribute("headwater.prompt_id", prompt_id)
+            return Question(taken, prompt_id, prompt, span=span)
         except Exception as error:
             await self._bury(taken, error)
             return None
@@ -120,9 +128,12 @@ class Retrieve:
                 raise
             await self._refuse(question, error)
         else:
+            question.span.end()
             await question.taken.done()
 
     async def _refuse(self, question: Question, error: Exception) -> None:
+        question.span.set_attribute("error.type", type(error).__name__)
+        question.span.end()
         await self._bury(question.taken, error)
 
     async def _bury(self, taken: Taken, error: Exception) -> None:

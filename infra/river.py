@@ -26,7 +26,8 @@ GATEWAY: Final = "gateway"
 STUDY: Final = "study"
 # Beside a SuperLink (`headwater edge serve`); not part of `headwater up`.
 FEDERATE: Final = "federate"
-EVERYTHING: Final = (*AGENTS, GATEWAY)
+MONITOR: Final = "monitor"
+EVERYTHING: Final = (*AGENTS, GATEWAY, MONITOR)
 # Beside them where it is installed and switched on; nobody waits for it.
 TRACK: Final = "track"
 

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agents.gateway.settings import GatewaySettings
 from agents.learning_paths import gate_set_path
+from agents.monitor.settings import MonitorSettings
 from agents.settings import LearnSettings
 from agents.study_settings import StudySettings
 from infra.commands.next_steps import next_steps, show_tracking
@@ -27,6 +28,7 @@ from infra.river import (
     EVERYTHING,
     FEDERATE,
     GATEWAY,
+    MONITOR,
     STUDY,
     TRACK,
     River,
@@ -45,7 +47,12 @@ _WORKERS: Final = (*EVERYTHING, STUDY, FEDERATE, TRACK)
 def up() -> None:
     """Start Kafka, its topics and every agent on this machine; Ctrl-C stops them."""
     settings, gateway = load(LocalSettings), load(GatewaySettings)
-    _require_free(settings.kafka_port, settings.kafka_controller_port, gateway.port)
+    _require_free(
+        settings.kafka_port,
+        settings.kafka_controller_port,
+        gateway.port,
+        load(MonitorSettings).metrics_port,
+    )
     data_dir = settings.data_dir.expanduser().absolute()
     river = local_river(
         fetched(),
@@ -75,9 +82,12 @@ def demo(
     data_dir = load(LocalSettings).data_dir.expanduser().absolute() / "demo"
     distribution = fetched()
     shutil.rmtree(data_dir, ignore_errors=True)
-    agents = tracked(EVERYTHING) if learning else (*ANSWERING, GATEWAY)
+    agents = tracked(EVERYTHING) if learning else (*ANSWERING, GATEWAY, MONITOR)
     gateway_port, port, controller_port = _ports()
-    env = LEARNING_ENV | {"HEADWATER_GATEWAY_PORT": str(gateway_port)}
+    env = LEARNING_ENV | {
+        "HEADWATER_GATEWAY_PORT": str(gateway_port),
+        "HEADWATER_MONITOR_METRICS_PORT": str(_metrics_port()),
+    }
     river = local_river(distribution, data_dir, port, controller_port, env, agents)
     kafka = load(KafkaSettings, bootstrap=river.bootstrap)
 
@@ -115,6 +125,8 @@ def agent(name: Annotated[str, typer.Argument(help=", ".join(_WORKERS))]) -> Non
         from agents.study import main
     elif name == ADAPT:
         from agents.adapt import main
+    elif name == MONITOR:
+        from agents.monitor.agent import main
     elif name == GATEWAY:
         from infra.pages.serve import main
     elif name == FEDERATE:
@@ -205,11 +217,17 @@ def _ports() -> tuple[int, int, int]:
     return gateway_port, port, controller_port
 
 
+def _metrics_port() -> int:
+    """The monitor's as configured, or one that is free."""
+    wanted = load(MonitorSettings).metrics_port
+    return wanted if is_free(wanted) else free_ports(1)[0]
+
+
 def _require_free(*ports: int) -> None:
     for port in ports:
         if not is_free(port):
             raise SettingsInvalid(
                 f"Port {port} is taken: perhaps a river runs already.",
-                "Stop it, or set HEADWATER_KAFKA_PORT, HEADWATER_KAFKA_CONTROLLER_PORT and "
-                "HEADWATER_GATEWAY_PORT.",
+                "Stop it, or set HEADWATER_KAFKA_PORT, HEADWATER_KAFKA_CONTROLLER_PORT, "
+                "HEADWATER_GATEWAY_PORT and HEADWATER_MONITOR_METRICS_PORT.",
             )

@@ -16,6 +16,7 @@ from agents.adapt_settings import AdaptSettings
 from agents.edge.settings import EdgeSettings
 from agents.federate_settings import FederateSettings
 from agents.gateway.settings import GatewaySettings
+from agents.monitor.settings import MonitorSettings
 from agents.settings import (
     EmbedderSettings,
     GenerateSettings,
@@ -54,6 +55,7 @@ GROUPS: Final[tuple[tuple[str, type[BaseSettings]], ...]] = (
     ("track", TrackSettings),
     ("A device (`headwater edge join`)", EdgeSettings),
     ("gateway", GatewaySettings),
+    ("monitor", MonitorSettings),
 )
 
 
