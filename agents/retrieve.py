@@ -30,6 +30,7 @@ from agents.tracing import Tracing, make_tracing
 from agents.worker import follow_assignment, make_app, raw_topic, run
 from models.embedder import Embedder
 from models.retrieval.retriever import Found, Retriever
+from models.sketch import sketches
 from schemas.events import Prompt
 from schemas.headers import header
 from schemas.topics import PASSAGES, PROMPTS
@@ -101,13 +102,17 @@ class Retrieve:
         ]
         vectors = self._embedder.embed([text for _, _, text in embedded])
         found: list[list[Found]] = [[] for _ in asked]
-        for (number, prompt, text), vector in zip(embedded, vectors, strict=True):
+        known: list[list[float]] = [[] for _ in asked]
+        for (number, prompt, text), vector, sketch in zip(
+            embedded, vectors, sketches(vectors), strict=True
+        ):
+            known[number] = sketch
             if on_trial[number]:
                 asked[number] = self.choices.choose(asked[number], vector)
             wanted = asked[number].prompt or prompt
             if wanted.retrieval.top_k:
                 found[number] = self._search_one(wanted, text, vector)
-        return [context_record(*pair) for pair in zip(asked, found, strict=True)]
+        return [context_record(*each) for each in zip(asked, found, known, strict=True)]
 
     def _search_one(self, prompt: Prompt, text: str, vector: np.ndarray) -> list[Found]:
         wanted = prompt.retrieval

@@ -16,6 +16,7 @@ from agents.learning_paths import gate_set_path
 from agents.monitor.settings import MonitorSettings
 from agents.settings import LearnSettings
 from agents.study_settings import StudySettings
+from infra.commands.analytics import windows_wanted
 from infra.commands.next_steps import next_steps, show_tracking
 from infra.commands.shell import AsJson, err, out, print_json, run
 from infra.doctor import diagnose
@@ -60,6 +61,7 @@ def up() -> None:
         settings.kafka_port,
         settings.kafka_controller_port,
         agents=tracked((*EVERYTHING, STUDY) if load(StudySettings).enabled else EVERYTHING),
+        windows=windows_wanted(),
     )
 
     async def work() -> None:
@@ -88,7 +90,8 @@ def demo(
         "HEADWATER_GATEWAY_PORT": str(gateway_port),
         "HEADWATER_MONITOR_METRICS_PORT": str(_metrics_port()),
     }
-    river = local_river(distribution, data_dir, port, controller_port, env, agents)
+    windows = windows_wanted()
+    river = local_river(distribution, data_dir, port, controller_port, env, agents, windows)
     kafka = load(KafkaSettings, bootstrap=river.bootstrap)
 
     async def work() -> dict[str, Any]:

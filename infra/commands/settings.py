@@ -32,6 +32,7 @@ from agents.tracking.settings import TrackSettings
 from infra.paths import LocalSettings
 from models.cache import user_cache_dir
 from streams.settings import KafkaSettings
+from streams.windows.settings import AnalyticsSettings
 
 README: Final = Path(__file__).parents[2] / "README.md"
 BEGIN: Final = "<!-- settings: python -m infra.commands.settings -->\n"
@@ -56,6 +57,7 @@ GROUPS: Final[tuple[tuple[str, type[BaseSettings]], ...]] = (
     ("A device (`headwater edge join`)", EdgeSettings),
     ("gateway", GatewaySettings),
     ("monitor", MonitorSettings),
+    ("The windowed statistics", AnalyticsSettings),
 )
 
 
