@@ -10,10 +10,11 @@ from agents.questions import Question
 from models.retrieval.retriever import Found
 from schemas import codec, headers
 from schemas.clock import now_ms
-from schemas.events import Context, FoundPassage, Prompt
+from schemas.events import Choice, Context, FoundPassage, Prompt
 from schemas.topics import CONTEXTS
 from streams.producer import Outgoing
 from streams.records import Record
+from streams.spans import traceparent
 
 
 def context_record(
@@ -23,8 +24,12 @@ def context_record(
     record = question.taken.record
     value = None
     if question.prompt is not None:
-        value = fitting_context(question.prompt_id, question.prompt, found, record, sketch)
-    trace = headers.child_traceparent(headers.header(record.headers, "traceparent"))
+        value = fitting_context(
+            question.prompt_id, question.prompt, found, record, sketch, question.choice
+        )
+    came = headers.header(record.headers, "traceparent")
+    trace = traceparent(question.span) or headers.child_traceparent(came)
+    question.span.set_attribute("headwater.passages", len(found))
     event = f"{question.prompt_id}@{record.offset}"
     made = headers.make_headers(CONTEXTS, event, "/agents/retrieve", trace)
     return Outgoing(CONTEXTS, question.prompt_id, value, made)
@@ -36,6 +41,7 @@ def fitting_context(
     found: Sequence[Found],
     record: Record,
     sketch: Sequence[float] = (),
+    choice: Choice | None = None,
 ) -> bytes:
     """The encoded context, with the lowest-ranked passages left out until it fits its topic."""
     context = Context(
@@ -44,6 +50,7 @@ def fitting_context(
         passages=[found_passage(item) for item in found],
         prompted_ms=record.timestamp_ms,
         retrieved_ms=now_ms(),
+        choice=choice,
         prompt_sketch=list(sketch),
     )
     value = codec.encode(context)

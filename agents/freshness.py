@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from schemas import codec, headers
+from schemas.clock import now_ms
 from schemas.events import DOCUMENT_FRESHNESS, FEEDBACK_FRESHNESS, Statistic
 from schemas.topics import ANALYTICS
 from streams.producer import Outgoing
@@ -24,7 +25,27 @@ def freshness_statistic(
     return Outgoing(ANALYTICS, key, codec.encode(statistic), made)
 
 
-def feedback_statistic(
+class FeedbackWaiting:
+    """When the feedback was given that the next version will have learned, by example."""
+
+    def __init__(self) -> None:
+        self._given_ms: dict[str, int] = {}
+
+    def add(self, example_id: str, given_ms: int) -> None:
+        """An example came; `given_ms` is the time of its record. A copy changes nothing."""
+        self._given_ms.setdefault(example_id, given_ms)
+
+    def told(self, model_version: str, released: bool) -> list[Outgoing]:
+        """After a round: how long each waited for the version, where it went live."""
+        given_ms, self._given_ms = self._given_ms, {}
+        live_ms = now_ms()
+        return [
+            _feedback_statistic(example_id, model_version, at_ms, live_ms)
+            for example_id, at_ms in (given_ms.items() if released else ())
+        ]
+
+
+def _feedback_statistic(
     example_id: str, model_version: str, given_ms: int, live_ms: int
 ) -> Outgoing:
     """Feedback given (its example's time) → part of a version that was published."""
