@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
-
-from river.base import DriftDetector
-from river.drift import ADWIN, KSWIN, PageHinkley
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from models.drift.cusum import Cusum
 from models.drift.windows import Reference, Signal, Window
+
+if TYPE_CHECKING:
+    from river.base import DriftDetector
 
 DetectorName = Literal["cusum", "page-hinkley", "adwin", "kswin"]
 DETECTORS: Final[tuple[DetectorName, ...]] = get_args(DetectorName)
@@ -142,6 +142,9 @@ class Stream:
 
 def _detectors(signal: Signal) -> dict[DetectorName, DriftDetector]:
     """River's, on standard errors; their figures are those that docs/LOG.md compares."""
+    # Imported late: River takes a second, and settings of ours name its detectors.
+    from river.drift import ADWIN, KSWIN, PageHinkley
+
     mode = "both" if len(signal.sides) > 1 else "down" if signal.sides[0] < 0 else "up"
     return {
         "page-hinkley": PageHinkley(min_instances=4, delta=1, threshold=6, alpha=1, mode=mode),
