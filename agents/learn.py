@@ -26,6 +26,7 @@ import torch
 from agents.adapt_settings import AdaptSettings, guards_learning
 from agents.controls import LearningSwitch
 from agents.dead_letters import bury
+from agents.freshness import FeedbackWaiting
 from agents.learning import Learning, model_name
 from agents.live_version import LiveUpdate, read_live
 from agents.releases import (
@@ -79,6 +80,7 @@ class Learn:
         self._switch = LearningSwitch(kafka, settings.adapter)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="headwater-learn")
         self._examples: Follower | None = None
+        self._waiting = FeedbackWaiting()
         self.ready = asyncio.Event()
 
     async def work(self) -> None:
@@ -125,6 +127,7 @@ class Learn:
             if example is None:
                 return
             source = f"{self._topic.name}/{record.partition}"
+            self._waiting.add(example.example_id, record.timestamp_ms)
             found = await self._in_thread(
                 self._learning.add, training_example(example, weight), source, record.offset + 1
             )
@@ -139,6 +142,8 @@ class Learn:
             log.info("round %d: %s, epsilon %s", found.number, found.evaluation, found.epsilon)
             await self._tell(found)
             await self._producer.send(round_record(self._learning.opening, found))
+            for wait in self._waiting.told(found.model_version, found.released):
+                await self._producer.send(wait)
 
     async def _tell(self, found: Round) -> None:
         """Publishes a round within its span: it has many parents, so it links to them."""

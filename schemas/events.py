@@ -460,6 +460,8 @@ class Control(Event, frozen=True):
 
 # The name of the statistic that says how long a document took to become retrievable.
 DOCUMENT_FRESHNESS: Final = "document_freshness"
+# That of how long feedback took to be part of a live version.
+FEEDBACK_FRESHNESS: Final = "feedback_freshness"
 # That of the statistic which says with which settings an adapter's learning began.
 LEARNING_BEGUN: Final = "learning_begun"
 # That of the statistic of one round of learning, whether its version was released or not.

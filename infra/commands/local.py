@@ -80,13 +80,16 @@ def demo(
     """Start everything, ingest the standard library's docstrings, ask, rate, teach, measure."""
     from infra.demo.learning import LEARNING_ENV
     from infra.demo.run import demonstrate
+    from infra.demo.windows import WINDOWS_ENV
 
     data_dir = load(LocalSettings).data_dir.expanduser().absolute() / "demo"
     distribution = fetched()
     shutil.rmtree(data_dir, ignore_errors=True)
     agents = tracked(EVERYTHING) if learning else (*ANSWERING, GATEWAY, MONITOR)
     gateway_port, port, controller_port = _ports()
-    env = LEARNING_ENV | {
+    env = {
+        **LEARNING_ENV,
+        **WINDOWS_ENV,
         "HEADWATER_GATEWAY_PORT": str(gateway_port),
         "HEADWATER_MONITOR_METRICS_PORT": str(_metrics_port()),
     }
@@ -95,7 +98,7 @@ def demo(
     kafka = load(KafkaSettings, bootstrap=river.bootstrap)
 
     async def work() -> dict[str, Any]:
-        summary = await demonstrate(kafka, learning)
+        summary = await demonstrate(kafka, learning, windows)
         if once:
             show_tracking(river)
         else:

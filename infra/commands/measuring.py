@@ -33,6 +33,7 @@ BENCHMARKS = (
     "swaps",
     "learning",
     "gateway",
+    "windows",
     "federation",
 )
 
@@ -112,6 +113,10 @@ def bench(
         result["learning"] = on_own_river(bench_learning, AGENTS, LEARNING_ENV)
     if "gateway" in chosen:
         result["gateway"] = _gateway()
+    if "windows" in chosen:
+        from infra.bench.windows import bench_windows
+
+        result["windows"] = on_own_river(bench_windows, ())
     if "federation" in chosen:
         result["federation"] = _federation()
     if set(chosen) & {"freshness", "first-token"}:

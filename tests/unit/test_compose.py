@@ -20,6 +20,7 @@ from agents.monitor.settings import MonitorSettings
 from agents.tracking.settings import TrackSettings
 from infra.paths import LocalSettings
 from streams.settings import KafkaSettings
+from streams.windows.settings import AnalyticsSettings
 
 ROOT = Path(__file__).parents[2]
 AGENTS = (
@@ -34,7 +35,7 @@ AGENTS = (
     "monitor",
 )
 # Set for the image as a whole, and read by no settings class.
-IMAGE_NAMES = {"HEADWATER_READY_FILE", "HEADWATER_IMAGE"}
+IMAGE_NAMES = {"HEADWATER_READY_FILE", "HEADWATER_IMAGE", "HEADWATER_WINDOWS_IMAGE"}
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,7 @@ def known_settings() -> set[str]:
         LocalSettings,
         KafkaSettings,
         GatewaySettings,
+        AnalyticsSettings,
         TrackSettings,
         AdaptSettings,
         MonitorSettings,
@@ -146,3 +148,51 @@ def test_what_the_image_runs_matches_the_service(compose: dict[str, Any]) -> Non
     target = compose["services"]["ingest"]["build"]["target"]
     assert re.search(rf"^FROM \S+ AS {target}$", dockerfile, re.MULTILINE)
     assert f"USER {compose['services']['ingest']['user']}" in dockerfile
+
+
+def test_flink_is_of_one_version_and_all_its_parts_see_the_checkpoints(
+    compose: dict[str, Any],
+) -> None:
+    parts = [compose["services"][name] for name in ("jobmanager", "taskmanager", "windows")]
+    assert all(part["image"] == parts[0]["image"] for part in parts)
+    assert all(part["build"]["target"] == "windows" for part in parts)
+    assert all("checkpoints:/checkpoints" in part["volumes"] for part in parts)
+    assert parts[2]["environment"]["HEADWATER_ANALYTICS_CHECKPOINTS"] == "/checkpoints"
+
+
+@pytest.fixture(scope="module")
+def kubernetes() -> dict[str, dict[str, Any]]:
+    """Give the objects of the windows on Kubernetes, by kind."""
+    text = (ROOT / "infra/kubernetes/windows.yaml").read_text("utf-8")
+    return {found["kind"]: found for found in YAML(typ="safe").load_all(text)}
+
+
+def test_on_kubernetes_the_windows_have_the_same_flink(
+    kubernetes: dict[str, dict[str, Any]],
+) -> None:
+    flink = kubernetes["FlinkDeployment"]["spec"]
+    pinned = re.search(r"^apache-flink==(\S+)", (ROOT / "requirements/flink.in").read_text(), re.M)
+    assert pinned is not None
+    assert flink["image"].startswith(f"flink:{pinned[1]}-")
+    major, minor, _ = flink["image"].removeprefix("flink:").split(".", 2)
+    assert flink["flinkVersion"] == f"v{major}_{minor}"
+    assert "job" not in flink  # a session: whoever submits has the files
+
+
+def test_on_kubernetes_the_submitter_finds_the_cluster_and_the_checkpoints(
+    kubernetes: dict[str, dict[str, Any]], known_settings: set[str]
+) -> None:
+    (container,) = kubernetes["Deployment"]["spec"]["template"]["spec"]["containers"]
+    env = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert env.keys() <= known_settings
+    name = kubernetes["FlinkDeployment"]["metadata"]["name"]
+    assert env["HEADWATER_ANALYTICS_CLUSTER"] == f"{name}-rest:8081"
+    claim = kubernetes["PersistentVolumeClaim"]["metadata"]["name"]
+    for template in (
+        kubernetes["Deployment"]["spec"]["template"],
+        kubernetes["FlinkDeployment"]["spec"]["podTemplate"],
+    ):
+        volume = template["spec"]["volumes"][0]
+        assert volume["persistentVolumeClaim"]["claimName"] == claim
+        mount = template["spec"]["containers"][0]["volumeMounts"][0]
+        assert mount["mountPath"] == env["HEADWATER_ANALYTICS_CHECKPOINTS"]
