@@ -194,7 +194,8 @@ class Join:
         """Write the examples of an exchange; returns the ids of the feedback dealt with."""
         place = await self._place(exchange.partition)
         taken: list[str] = []
-        new: dict[str, tuple[list[Outgoing], Record]] = {}
+        # By feedback: the id of its example, all that is written, and where it came from.
+        new: dict[str, tuple[str | None, list[Outgoing], Record]] = {}
         for record in exchange.waiting:
             feedback_id, feedback = decode_feedback(record)
             try:
@@ -206,12 +207,13 @@ class Join:
                 continue
             taken.append(feedback_id)
             # What is no example is learned from once by adapt, which knows the ids.
-            if not example or not await place.written.holds(example, record.timestamp_ms):
-                new[example or feedback_id] = made, record
+            if example is None or not await place.written.holds(example, record.timestamp_ms):
+                new[feedback_id] = example, made, record
         if new:
-            await place.writer.write([record for made, _ in new.values() for record in made])
-        for example_id, (_, record) in new.items():
-            place.written.note(example_id, record.timestamp_ms)
+            await place.writer.write([record for _, made, _ in new.values() for record in made])
+        for example, _, record in new.values():
+            if example is not None:
+                place.written.note(example, record.timestamp_ms)
         return taken
 
     def _made(
@@ -221,7 +223,7 @@ class Join:
         feedback_id: str,
         feedback: Feedback,
         record: Record,
-    ) -> tuple[str, list[Outgoing]]:
+    ) -> tuple[str | None, list[Outgoing]]:
         """The id of the example that feedback makes, if it makes one, and all that is written."""
         example, written = None, []
         if teaches(feedback):
@@ -232,7 +234,7 @@ class Join:
         )
         name = outcome.outcome_id
         written.append(_outgoing(OUTCOMES, outcome, name, name, record))
-        return example.example_id if example else "", written
+        return example.example_id if example else None, written
 
     async def _place(self, partition: int) -> Place:
         if partition not in self._places:
