@@ -61,7 +61,7 @@ class Learning:
             adapter,
             _promised(settings, model) | {"guarded": guarded},
         )
-        self._learner = _learner(loaded, settings, shape, self.opening, key, adapter)
+        self._learner = open_learner(loaded, settings, shape, self.opening, key, adapter)
         self._gate = Gate(self._learner, questions, settings.gate_tolerance)
         self.rounds = Rounds(
             self.store, self.opening, self._learner, versions_folder(settings), model
@@ -162,7 +162,7 @@ def _optimizer(settings: LearnSettings) -> OptimizerSettings:
     return OptimizerSettings(suiting.kind, rate, suiting.beta, suiting.beta_square)
 
 
-def _learner(
+def open_learner(
     loaded: Loaded,
     settings: LearnSettings,
     shape: LoraShape,
@@ -170,6 +170,7 @@ def _learner(
     key: NoiseKey,
     adapter: Tensors,
 ) -> Learner:
+    """A learner of the opening's plan, which stands at its beginning with `adapter`."""
     learner = LearnerSettings(
         shape,
         _optimizer(settings),

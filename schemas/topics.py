@@ -23,6 +23,8 @@ class Topic:
     retention_ms: int | None = 30 * DAY_MS
     record_bytes_max: int = limits.RECORD_BYTES_MAX
     tombstones: bool = False
+    # Of a compacted topic: how long older records of a key are kept beside the newest.
+    history_ms: int = 0
 
     @property
     def batch_bytes_max(self) -> int:
@@ -123,6 +125,17 @@ MODEL_UPDATES: Final = Topic(
     partitions=1,
     retention_ms=None,
     tombstones=True,
+    # What a version can be rolled back to.
+    history_ms=30 * DAY_MS,
+)
+CONTROLS: Final = Topic(
+    "controls",
+    events.Control,
+    "adapter",
+    "Whether an adapter learns; null: it does.",
+    partitions=1,
+    retention_ms=None,
+    tombstones=True,
 )
 FEDERATED_ROUNDS: Final = Topic(
     "federated-rounds",
@@ -159,6 +172,7 @@ TOPICS: Final[tuple[Topic, ...]] = (
     FEDERATED_ROUNDS,
     ANALYTICS,
     DEAD_LETTERS,
+    CONTROLS,
 )
 # What an agent keeps for itself, with no contract: values are its own and may change.
 EXCHANGES: Final = Topic(

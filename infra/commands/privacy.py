@@ -83,6 +83,7 @@ def audit(
     One run (Steinke, Nasr & Jagielski 2023), 95 % confidence. Fails when the claim is refuted.
     """
     from infra.evaluation.audit import Audit, run_audit
+    from infra.evaluation.tracked import track_evaluation
     from models.cache import user_cache_dir
     from models.engine.load import load
 
@@ -94,6 +95,7 @@ def audit(
     else:
         for name, value in result.items():
             out.print(f"{name}: {value}", markup=False)
+    track_evaluation("audit", result, {"mode": mode, "model": model, "canaries": canaries})
     if not result["holds"]:
         raise typer.Exit(1)
 

@@ -16,11 +16,23 @@ from ruamel.yaml import YAML
 from agents import settings as agent_settings
 from agents.adapt_settings import AdaptSettings
 from agents.gateway.settings import GatewaySettings
+from agents.monitor.settings import MonitorSettings
+from agents.tracking.settings import TrackSettings
 from infra.paths import LocalSettings
 from streams.settings import KafkaSettings
 
 ROOT = Path(__file__).parents[2]
-AGENTS = ("ingest", "retrieve", "generate", "join", "learn", "adapt", "gateway")
+AGENTS = (
+    "ingest",
+    "retrieve",
+    "generate",
+    "join",
+    "learn",
+    "adapt",
+    "gateway",
+    "track",
+    "monitor",
+)
 # Set for the image as a whole, and read by no settings class.
 IMAGE_NAMES = {"HEADWATER_READY_FILE", "HEADWATER_IMAGE"}
 
@@ -52,7 +64,9 @@ def known_settings() -> set[str]:
         LocalSettings,
         KafkaSettings,
         GatewaySettings,
+        TrackSettings,
         AdaptSettings,
+        MonitorSettings,
     ]
     for item in vars(agent_settings).values():
         if isinstance(item, type) and issubclass(item, BaseSettings):
@@ -102,8 +116,13 @@ def test_every_volume_in_use_is_named_and_every_named_one_is_in_use(
     compose: dict[str, Any],
 ) -> None:
     services = compose["services"].values()
-    used = {volume.split(":")[0] for service in services for volume in service.get("volumes", ())}
+    mounted = {
+        volume.split(":")[0] for service in services for volume in service.get("volumes", ())
+    }
+    # Those that begin with a dot are folders of the checkout.
+    used = {name for name in mounted if not name.startswith("./")}
     assert used == compose["volumes"].keys()
+    assert all((ROOT / name).is_dir() for name in mounted - used)
 
 
 def test_every_environment_name_is_a_setting(known_settings: set[str]) -> None:

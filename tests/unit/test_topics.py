@@ -38,6 +38,7 @@ def test_the_names_are_those_of_the_design() -> None:
         "federated-rounds",
         "analytics",
         "dead-letters",
+        "controls",
     ]
 
 
@@ -58,6 +59,7 @@ def test_compacted_topics_take_tombstones() -> None:
         "passages",
         "policies",
         "model-updates",
+        "controls",
     }
 
 
