@@ -31,6 +31,7 @@ from agents.live_version import LiveUpdate, read_live
 from agents.releases import (
     begun_record,
     ended_record,
+    progressive_record,
     release_update,
     round_record,
     update_record,
@@ -139,6 +140,8 @@ class Learn:
             log.info("round %d: %s, epsilon %s", found.number, found.evaluation, found.epsilon)
             await self._tell(found)
             await self._producer.send(round_record(self._learning.opening, found))
+            if told := self._learning.progressive:
+                await self._producer.send(progressive_record(self._learning.opening, found, told))
 
     async def _tell(self, found: Round) -> None:
         """Publishes a round within its span: it has many parents, so it links to them."""

@@ -44,7 +44,8 @@ class Attack:
 @dataclass(frozen=True, slots=True)
 class Damage:
     """One run: true reward of the last quarter of the stream and of the learned policy on test
-    images (shares of good answers), the reward model's accuracy there, and whom the guard hit."""
+    images (shares of good answers), the reward model's accuracy there, and which shares of the
+    lies and of honest users' ratings the guard set aside."""
 
     reward: float
     test_reward: float
@@ -92,13 +93,14 @@ def run(data: Rewards, attack: Attack, seed: int) -> Damage:
     test, train = order[:cut], np.concatenate([order[cut:]] * _PASSES)
     river = _River(data.arms, data.contexts.shape[1], attack.defended)
     liars = set(range(round(attack.share * _USERS)))
-    got, lied, caught = np.zeros(len(train)), np.zeros(len(train), bool), np.zeros(len(train), bool)
+    got, lied, honest, caught = np.zeros(len(train)), *np.zeros((3, len(train)), bool)
     for number, index in enumerate(train):
         features = data.contexts[index]
         arm, chance = river.choose(features, f"{seed}/{number}")
         good = bool(data.rewards[index, arm])
         user = int(random.integers(_USERS))
         rating, lied[number] = _rating(random, good, arm, attack.lies if user in liars else "none")
+        honest[number] = user not in liars
         judged = river.take(arm, chance, features, rating, f"user-{user}", int(index), number)
         got[number], caught[number] = good, bool(judged.reasons)
     return Damage(
@@ -106,7 +108,7 @@ def run(data: Rewards, attack: Attack, seed: int) -> Damage:
         test_reward=river.test_reward(data.contexts[test], data.rewards[test]),
         model_accuracy=river.model_accuracy(data.contexts[test], data.rewards[test]),
         lies_caught=float(caught[lied].mean()) if lied.any() else float("nan"),
-        honest_caught=float(caught[~lied].mean()),
+        honest_caught=float(caught[honest].mean()),
     )
 
 
