@@ -154,7 +154,7 @@ class _River:
 
     def model_accuracy(self, contexts: Vector, rewards: Vector) -> float:
         """How often the reward model tells a good answer from a bad one, as many of each."""
-        right = []
+        right: list[bool] = []
         for features, row in zip(contexts, rewards, strict=True):
             good = int(row.argmax())
             bad = (good + 1 + len(right) % (len(row) - 1)) % len(row)

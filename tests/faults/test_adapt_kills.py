@@ -28,7 +28,7 @@ from streams.settings import KafkaSettings
 from streams.subscription import Subscription
 
 EVENTS = 600
-KILLS = 3
+KILLS = 8
 
 
 def undisturbed(folder: Path, events: int) -> tuple[bytes, Policy]:
@@ -66,6 +66,8 @@ def choices(policy: Policy) -> list[int]:
     return found
 
 
+@pytest.mark.long
+@pytest.mark.timeout(240)
 def test_killed_learners_end_with_the_same_state_and_choose_the_same(tmp_path: Path) -> None:
     done = subprocess.run(
         [

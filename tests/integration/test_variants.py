@@ -17,7 +17,7 @@ from streams.client import Client
 from streams.settings import KafkaSettings
 from streams.subscription import Subscription
 
-pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 PROMPTS = 40
 VARIANTS = """[{"name": "usual"}, {"name": "warm", "temperature": 0.9},
