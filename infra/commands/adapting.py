@@ -25,6 +25,9 @@ def bandit(
     log: Annotated[
         Path | None, typer.Argument(help="Your own log, JSON lines; default: a bundled data set.")
     ] = None,
+    outcomes: Annotated[
+        bool, typer.Option("--outcomes", help="The river's own log: what Kafka still holds.")
+    ] = False,
     dataset: Annotated[str, typer.Option(help="digits or phishing.")] = "digits",
     seeds: Annotated[int, typer.Option(min=2, help="Shuffled streams.")] = 20,
     floor: Annotated[float, typer.Option(help="Least chance of each arm.")] = 0.02,
@@ -36,11 +39,13 @@ def bandit(
     of all arms by name where they are known. Fails when estimates hold in under 90 % of seeds.
     """
     from infra.evaluation.bandit import evaluate, evaluate_log
-    from infra.evaluation.bandit_data import BUNDLED, Logged, bundled, read_log
+    from infra.evaluation.bandit_data import BUNDLED, Logged, bundled, read_log, read_outcomes
 
     if dataset not in BUNDLED:
         raise SettingsInvalid(f"There is no {dataset}.", f"They are {' and '.join(BUNDLED)}.")
     data = bundled(dataset) if log is None else read_log(log)
+    if outcomes:
+        data = run(read_outcomes(load(KafkaSettings)))
     if isinstance(data, Logged):
         _tell_log(evaluate_log(data), as_json)
         return
