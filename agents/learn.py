@@ -32,6 +32,7 @@ from agents.live_version import LiveUpdate, read_live
 from agents.releases import (
     begun_record,
     ended_record,
+    progressive_record,
     release_update,
     round_record,
     update_record,
@@ -144,6 +145,8 @@ class Learn:
             await self._producer.send(round_record(self._learning.opening, found))
             for wait in self._waiting.told(found.model_version, found.released):
                 await self._producer.send(wait)
+            if told := self._learning.progressive:
+                await self._producer.send(progressive_record(self._learning.opening, found, told))
 
     async def _tell(self, found: Round) -> None:
         """Publishes a round within its span: it has many parents, so it links to them."""
