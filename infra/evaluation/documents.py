@@ -18,6 +18,7 @@ from infra.demo.questions import questions
 from models.engine.load import Loaded
 from models.learning.batches import EncodedAnswer, encode_answer
 from models.learning.learner import end_token_of
+from models.learning.lora import LoraShape
 from models.learning.user_gradients import AdaptedModel
 from models.privacy.noise import Tensors
 from models.prompting import build_messages
@@ -91,22 +92,31 @@ class Trial:
         ]
         items = general_items()
         self.probes = _probes(loaded, articles, studied, items)
+        self._shape = curriculum.student.shape
         # All of the stream is studied: the articles to come take the gate's place.
         whole = replace(curriculum, held_out_of=0)
         self.study = Study(loaded, whole, items, folder, "documents", "base")
 
     def run(self, points: int, told: Callable[[Point], None]) -> None:
-        """Studies the whole stream; the first point is before it."""
+        """Studies the stream from where its folder says; the first point is before all of it."""
         started_s = time.monotonic()
         told(self._point(0, started_s))
-        ends = [len(self.stream) * number // points for number in range(1, points + 1)]
-        for count, text in enumerate(self.stream, start=1):
+        ends = {len(self.stream) * number // points for number in range(1, points + 1)}
+        begun = self.study.notes.studied + len(self.study.notes.waiting)
+        if begun == len(self.stream):
+            told(self._point(begun, started_s))
+        for count, text in enumerate(self.stream[begun:], start=begun + 1):
             self.study.read(text)
             if self.study.due:
                 self.study.lesson()
                 self.study.save()
             if count in ends:
                 told(self._point(count, started_s))
+
+    @property
+    def studied(self) -> tuple[Tensors, LoraShape]:
+        """The adapter as it is now."""
+        return self.study.student.adapter, self._shape
 
     def _point(self, passages: int, started_s: float) -> Point:
         student = self.study.student

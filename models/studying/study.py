@@ -76,7 +76,7 @@ class Study:
         except HeadwaterError:
             self._lock.close()
             raise
-        model = AdaptedModel(loaded.model, settings.student.shape)
+        model = AdaptedModel(loaded.model, settings.student.shape, packed=True)
         begun = new_adapter(loaded.model, settings.student.shape)
         self.student = Student(model, settings.student, begun)
         if tensors:

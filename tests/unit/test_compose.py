@@ -15,11 +15,12 @@ from ruamel.yaml import YAML
 
 from agents import settings as agent_settings
 from agents.gateway.settings import GatewaySettings
+from agents.study_settings import StudySettings
 from infra.paths import LocalSettings
 from streams.settings import KafkaSettings
 
 ROOT = Path(__file__).parents[2]
-AGENTS = ("ingest", "retrieve", "generate", "join", "learn", "gateway")
+AGENTS = ("ingest", "retrieve", "generate", "join", "learn", "study", "gateway")
 # Set for the image as a whole, and read by no settings class.
 IMAGE_NAMES = {"HEADWATER_READY_FILE", "HEADWATER_IMAGE"}
 
@@ -47,7 +48,12 @@ def specification() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def known_settings() -> set[str]:
     """Give the environment name of every setting that our code reads."""
-    classes: list[type[BaseSettings]] = [LocalSettings, KafkaSettings, GatewaySettings]
+    classes: list[type[BaseSettings]] = [
+        LocalSettings,
+        KafkaSettings,
+        GatewaySettings,
+        StudySettings,
+    ]
     for item in vars(agent_settings).values():
         if isinstance(item, type) and issubclass(item, BaseSettings):
             classes.append(item)
