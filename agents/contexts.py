@@ -10,7 +10,7 @@ from agents.questions import Question
 from models.retrieval.retriever import Found
 from schemas import codec, headers
 from schemas.clock import now_ms
-from schemas.events import Context, FoundPassage, Prompt
+from schemas.events import Choice, Context, FoundPassage, Prompt
 from schemas.topics import CONTEXTS
 from streams.producer import Outgoing
 from streams.records import Record
@@ -21,7 +21,7 @@ def context_record(question: Question, found: Sequence[Found]) -> Outgoing:
     record = question.taken.record
     value = None
     if question.prompt is not None:
-        value = fitting_context(question.prompt_id, question.prompt, found, record)
+        value = fitting_context(question.prompt_id, question.prompt, found, record, question.choice)
     trace = headers.child_traceparent(headers.header(record.headers, "traceparent"))
     event = f"{question.prompt_id}@{record.offset}"
     made = headers.make_headers(CONTEXTS, event, "/agents/retrieve", trace)
@@ -29,7 +29,11 @@ def context_record(question: Question, found: Sequence[Found]) -> Outgoing:
 
 
 def fitting_context(
-    prompt_id: str, prompt: Prompt, found: Sequence[Found], record: Record
+    prompt_id: str,
+    prompt: Prompt,
+    found: Sequence[Found],
+    record: Record,
+    choice: Choice | None = None,
 ) -> bytes:
     """The encoded context, with the lowest-ranked passages left out until it fits its topic."""
     context = Context(
@@ -38,6 +42,7 @@ def fitting_context(
         passages=[found_passage(item) for item in found],
         prompted_ms=record.timestamp_ms,
         retrieved_ms=now_ms(),
+        choice=choice,
     )
     value = codec.encode(context)
     while len(value) > CONTEXTS.record_bytes_max and context.passages:

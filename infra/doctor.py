@@ -43,8 +43,9 @@ _MODULES = {
         "markdownify",
     ),
     "qdrant": ("qdrant_client", "qdrant_edge"),
+    "tracking": ("mlflow", "tensorboard"),
 }
-_OPTIONAL_EXTRAS = ("qdrant",)
+_OPTIONAL_EXTRAS = ("qdrant", "tracking")
 
 
 @dataclass(frozen=True)

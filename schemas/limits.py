@@ -36,6 +36,10 @@ LOGPROBS_MAX: Final = 16_384
 TOKEN_CHARS_MAX: Final = 1_000
 JSON_SCHEMA_BYTES_MAX: Final = 16_384
 SEED_MAX: Final = 2**53 - 1  # what every JSON reader keeps exactly
+VARIANTS_MAX: Final = 16
+CHOICE_FEATURES_MAX: Final = 64
+FEATURES_MAX: Final = 128
+REASONS_MAX: Final = 16
 PARTITION_MAX: Final = 100_000
 
 RECORD_BYTES_MAX: Final = 1_048_576

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
+from agents.adapt_settings import AdaptSettings
 from agents.edge.settings import EdgeSettings
 from agents.federate_settings import FederateSettings
 from agents.gateway.settings import GatewaySettings
@@ -26,6 +27,7 @@ from agents.settings import (
     WorkerSettings,
 )
 from agents.study_settings import StudySettings
+from agents.tracking.settings import TrackSettings
 from infra.paths import LocalSettings
 from models.cache import user_cache_dir
 from streams.settings import KafkaSettings
@@ -47,7 +49,9 @@ GROUPS: Final[tuple[tuple[str, type[BaseSettings]], ...]] = (
     ("join", JoinSettings),
     ("learn", LearnSettings),
     ("study", StudySettings),
+    ("adapt", AdaptSettings),
     ("federate", FederateSettings),
+    ("track", TrackSettings),
     ("A device (`headwater edge join`)", EdgeSettings),
     ("gateway", GatewaySettings),
 )

@@ -14,13 +14,15 @@ from pydantic_settings import BaseSettings
 from ruamel.yaml import YAML
 
 from agents import settings as agent_settings
+from agents.adapt_settings import AdaptSettings
 from agents.gateway.settings import GatewaySettings
 from agents.study_settings import StudySettings
+from agents.tracking.settings import TrackSettings
 from infra.paths import LocalSettings
 from streams.settings import KafkaSettings
 
 ROOT = Path(__file__).parents[2]
-AGENTS = ("ingest", "retrieve", "generate", "join", "learn", "study", "gateway")
+AGENTS = ("ingest", "retrieve", "generate", "join", "learn", "study", "adapt", "gateway", "track")
 # Set for the image as a whole, and read by no settings class.
 IMAGE_NAMES = {"HEADWATER_READY_FILE", "HEADWATER_IMAGE"}
 
@@ -53,6 +55,8 @@ def known_settings() -> set[str]:
         KafkaSettings,
         GatewaySettings,
         StudySettings,
+        TrackSettings,
+        AdaptSettings,
     ]
     for item in vars(agent_settings).values():
         if isinstance(item, type) and issubclass(item, BaseSettings):
