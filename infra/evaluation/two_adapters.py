@@ -26,7 +26,7 @@ from models.privacy.plan import make_plan
 from models.studying.perplexity import token_loss
 
 Adapter = tuple[Tensors, LoraShape]
-_COHORT, _TEST, _TOKENS_MAX = 16, 48, 256
+_COHORT, _TEST, _TOKENS_MAX = 16, 32, 256
 
 
 @dataclass(frozen=True, slots=True)
