@@ -29,7 +29,7 @@ def general_texts() -> list[str]:
     return sorted(pieces, key=_digest)
 
 
-def general_items(texts_max: int = 160, answers_max: int = 60) -> list[GeneralItem]:
+def general_items(texts_max: int = 120, answers_max: int = 80) -> list[GeneralItem]:
     """Texts, and answers to questions that learn's gate does not ask, well mixed."""
     items = [GeneralItem(text=text) for text in general_texts()[:texts_max]]
     asked_of = [found for found in questions("panel") if _ADDRESS not in found.passage]

@@ -31,7 +31,7 @@ from schemas.events import Document
 
 Rows = list[EncodedAnswer]
 # Enough to tell 0.5 %, and few enough to be measured several times.
-_TEXTS_MAX = 24
+_TEXTS_MAX = 16
 _TEXT_TOKENS = 160
 _ARTICLES_MIN = 4
 
@@ -150,8 +150,8 @@ def _probes(
 ) -> Probes:
     tokenizer, end = loaded.tokenizer, end_token_of(loaded)
 
-    def rows(texts: Sequence[str]) -> Rows:
-        found = encode_texts(tokenizer, texts[:_TEXTS_MAX], _TEXT_TOKENS)
+    def rows(texts: Sequence[str], most: int = _TEXTS_MAX) -> Rows:
+        found = encode_texts(tokenizer, texts[:most], _TEXT_TOKENS)
         return rows_alone(found, separator(tokenizer))
 
     general = encode_general(tokenizer, end, items)
@@ -163,10 +163,12 @@ def _probes(
             found.answer,
             256,
         )
-        for found in questions("held-out")[:_TEXTS_MAX]
+        for found in questions("held-out")[:24]
     ]
     return Probes(
-        to_come=rows([document.text for article in articles[studied:] for document in article[:2]]),
+        to_come=rows(
+            [document.text for article in articles[studied:] for document in article[:2]], 24
+        ),
         old=rows([document.text for article in articles[:studied] for document in article][:12]),
         general=list(general.gate_texts[:_TEXTS_MAX]),
         packages=rows(_package_descriptions()),

@@ -38,7 +38,7 @@ class Curriculum:
     student: StudentSettings
     new: int = 8
     old: int = 2
-    general: int = 3
+    general: int = 4
     reservoir: int = 512
     held_out_of: int = 8
     fresh_kept: int = 32
