@@ -466,6 +466,8 @@ FEEDBACK_FRESHNESS: Final = "feedback_freshness"
 LEARNING_BEGUN: Final = "learning_begun"
 # That of the statistic of one round of learning, whether its version was released or not.
 LEARNING_ROUND: Final = "learning_round"
+# That of the statistic of one judgement of what was studied, released or not.
+STUDY_ROUND: Final = "study_round"
 # That of the statistic which says that an adapter's privacy budget is spent.
 LEARNING_ENDED: Final = "learning_ended"
 # Those of the windows (streams/windows): quality by version; feedback that met its answer; feedback

@@ -17,6 +17,7 @@ from agents import settings as agent_settings
 from agents.adapt_settings import AdaptSettings
 from agents.gateway.settings import GatewaySettings
 from agents.monitor.settings import MonitorSettings
+from agents.study_settings import StudySettings
 from agents.tracking.settings import TrackSettings
 from infra.paths import LocalSettings
 from streams.settings import KafkaSettings
@@ -29,6 +30,7 @@ AGENTS = (
     "generate",
     "join",
     "learn",
+    "study",
     "adapt",
     "gateway",
     "track",
@@ -66,6 +68,7 @@ def known_settings() -> set[str]:
         KafkaSettings,
         GatewaySettings,
         AnalyticsSettings,
+        StudySettings,
         TrackSettings,
         AdaptSettings,
         MonitorSettings,
