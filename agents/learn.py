@@ -75,7 +75,7 @@ class Learn:
             await self._producer.send(begun_record(learning.opening, now_ms()))
             await self._publish()
             await self._tell_last()
-            self._examples = Follower(self._kafka, EXAMPLES, _starts(learning.rounds.offsets))
+            self._examples = Follower(self._kafka, EXAMPLES, starts(learning.rounds.offsets))
             await self._examples.open()
             self.ready.set()
             while not learning.spent:
@@ -169,7 +169,7 @@ def training_example(example: Example) -> TrainingExample:
     )
 
 
-def _starts(offsets: dict[str, int]) -> dict[int, int]:
+def starts(offsets: dict[str, int]) -> dict[int, int]:
     """Where reading goes on, by partition; those not named are read from their beginning."""
     return {int(source.rpartition("/")[2]): offset for source, offset in offsets.items()}
 

@@ -10,10 +10,12 @@ import typer
 from agents.settings import LearnSettings
 from infra.commands.progress import progress
 from infra.commands.shell import AsJson, out, print_json, run
+from infra.commands.tune import tune
 from schemas.errors import SettingsInvalid
 from streams.settings import KafkaSettings, load
 
 learn_app = typer.Typer(help="Make versions again, and tune.", no_args_is_help=True)
+learn_app.command()(tune)
 
 
 @learn_app.command()

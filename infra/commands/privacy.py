@@ -59,6 +59,8 @@ def print_report(
                 _print(found)
     finally:
         store.close()
+    if pseudonym is None:
+        _print_tunings(as_json)
     if broken:
         raise typer.Exit(1)
 
@@ -131,6 +133,23 @@ def _print(found: AdapterReport | UserReport) -> None:
         shares = ", ".join(f"{name} {value:.4f}" for name, value in found.user_epsilon.items())
         out.print(f"  of users: {shares}")
     out.print(f"  last entry {found.ledger_sha256}")
+
+
+def _print_tunings(as_json: bool) -> None:
+    from infra.tuning_report import tuning_reports
+
+    for found in tuning_reports(load(LearnSettings)):
+        if as_json:
+            print_json(found)
+            continue
+        out.print(f"tuning {found.tuning}: {found.mechanism}, {found.candidates} candidates")
+        if found.epsilon_spent is None or found.epsilon_limit is None:
+            out.print("  its examples were public, or nothing was promised")
+            continue
+        out.print(
+            f"  epsilon {found.epsilon_spent:.4f} spent of {found.epsilon_limit:.4f} by all of "
+            f"them together, at delta {found.delta:g}; it adds to that of the adapters"
+        )
 
 
 def _epsilon(epsilon: float | None) -> str:
