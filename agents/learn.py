@@ -99,7 +99,7 @@ class Learn:
             await self._publish()
             await self._tell_last()
             self._examples = Follower(
-                self._kafka, self._topic, _starts(self._topic, learning.rounds.offsets)
+                self._kafka, self._topic, starts(self._topic, learning.rounds.offsets)
             )
             await self._examples.open()
             self.ready.set()
@@ -232,7 +232,7 @@ def training_example(example: Example, weight: float = 1.0) -> TrainingExample:
     )
 
 
-def _starts(topic: Topic, offsets: dict[str, int]) -> dict[int, int]:
+def starts(topic: Topic, offsets: dict[str, int]) -> dict[int, int]:
     """Where reading goes on, by partition; those not named are read from their beginning."""
     places = {tuple(source.split("/", 1)): offset for source, offset in offsets.items()}
     return {int(number): offset for (name, number), offset in places.items() if name == topic.name}

@@ -12,11 +12,10 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agents.gateway.settings import GatewaySettings
-from agents.learning_paths import gate_set_path
 from agents.monitor.settings import MonitorSettings
-from agents.settings import LearnSettings
 from agents.study_settings import StudySettings
 from infra.commands.analytics import windows_wanted
+from infra.commands.gate_set import make_gate_set
 from infra.commands.next_steps import next_steps, show_tracking
 from infra.commands.shell import AsJson, err, out, print_json, run
 from infra.doctor import diagnose
@@ -124,7 +123,7 @@ def agent(name: Annotated[str, typer.Argument(help=", ".join(_WORKERS))]) -> Non
     elif name == "join":
         from agents.join import main
     elif name == "learn":
-        _make_gate_set()
+        make_gate_set()
         from agents.learn import main
     elif name == STUDY:
         _make_general_set()
@@ -136,24 +135,13 @@ def agent(name: Annotated[str, typer.Argument(help=", ".join(_WORKERS))]) -> Non
     elif name == GATEWAY:
         from infra.pages.serve import main
     elif name == FEDERATE:
-        _make_gate_set()
+        make_gate_set()
         from agents.federate import main
     elif name == TRACK:
         from agents.track import main
     else:
         raise SettingsInvalid(f"There is no agent {name!r}.", f"The agents: {', '.join(_WORKERS)}.")
     main()
-
-
-def _make_gate_set() -> None:
-    """The questions that learn's gate asks where none are set: ours, on the standard library."""
-    settings = load(LearnSettings)
-    path = gate_set_path(settings)
-    if settings.gate_set is None and not path.exists():
-        # Imported late: it reads the docstrings of many modules.
-        from infra.demo.questions import write_gate_set
-
-        write_gate_set(path)
 
 
 def _make_general_set() -> None:
