@@ -69,11 +69,16 @@ def gate_part(folder: Path, superlink_port: int, door: Door) -> Part:
 
 
 def device_parts(
-    folder: Path, superlink: str, root_certificates: Path | None, runtime_port: int
+    folder: Path,
+    superlink: str,
+    root_certificates: Path | None,
+    runtime_port: int,
+    topic: str | None = None,
 ) -> list[Part]:
     """A device's trainer and SuperNode; settings of the trainer come from the environment.
 
-    `runtime_port`, on loopback, is for the SuperNode and the ClientApps that it starts.
+    `runtime_port`, on loopback, is for the SuperNode and the ClientApps that it starts. With a
+    `topic` a third process takes examples from there.
     """
     trainer_env = {"HEADWATER_EDGE_FOLDER": str(folder), "OMP_WAIT_POLICY": "passive"}
     secured = (
@@ -90,9 +95,13 @@ def device_parts(
 
     async def at_once() -> bool:
         # It waits for its SuperLink for as long as that takes: days, on a device that is offline.
+        # So does the reader for its broker.
         return True
 
+    reader = [sys.executable, "-m", "agents.edge.topic_reader", "--topic", topic or ""]
+    readers = [Part("topic-reader", reader, trainer_env, ready=at_once)]
     return [
+        *(readers if topic else []),
         Part(
             "trainer",
             [sys.executable, "-m", "agents.edge.trainer"],
