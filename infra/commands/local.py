@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from agents.gateway.settings import GatewaySettings
 from agents.learning_paths import gate_set_path
 from agents.settings import LearnSettings
+from infra.commands.fleet import tell_devices
 from infra.commands.shell import AsJson, err, out, print_json, run
 from infra.doctor import diagnose
 from infra.paths import LocalSettings
@@ -24,14 +25,25 @@ from infra.supervisor import Notice, Supervisor
 from schemas.errors import SettingsInvalid
 from streams.settings import KafkaSettings, load
 
+if TYPE_CHECKING:
+    from infra.federation import Operator
+
 # Turns that an OpenMP thread waits for the next product before it sleeps: some 0.1 ms.
 SPIN_COUNT: Final = "10000"
 _WORKERS: Final = (*EVERYTHING, FEDERATE)
 
 
-def up() -> None:
+def up(
+    federation: Annotated[
+        bool, typer.Option("--federation", help="Let devices teach too: SuperLink, gate, agent.")
+    ] = False,
+    federation_host: Annotated[
+        str, typer.Option(help="Name or address by which devices reach this machine.")
+    ] = "127.0.0.1",
+) -> None:
     """Start Kafka, its topics and every agent on this machine; Ctrl-C stops them."""
     settings, gateway = load(LocalSettings), load(GatewaySettings)
+    operator = _operator(federation_host) if federation else None
     _require_free(settings.kafka_port, settings.kafka_controller_port, gateway.port)
     data_dir = settings.data_dir.expanduser().absolute()
     river = local_river(
@@ -39,14 +51,31 @@ def up() -> None:
         data_dir,
         settings.kafka_port,
         settings.kafka_controller_port,
-        agents=EVERYTHING,
+        _federating(operator),
+        EVERYTHING if operator is None else (*EVERYTHING, FEDERATE),
     )
+    river.parts.extend([] if operator is None else operator.parts)
 
     async def work() -> None:
         _next_steps(river, gateway.port)
+        if operator is not None:
+            tell_devices(operator)
         await asyncio.Event().wait()
 
     run(supervised(river, work))
+
+
+def _operator(host: str) -> Operator:
+    # Imported late: it brings Flower.
+    from infra.federation import GATE_PORT, operator
+
+    return operator(host, GATE_PORT)
+
+
+def _federating(operator: Operator | None) -> dict[str, str]:
+    if operator is None:
+        return {}
+    return {"HEADWATER_FEDERATE_SUPERLINK_FOLDER": str(operator.folder)}
 
 
 def demo(
@@ -99,6 +128,10 @@ def agent(name: Annotated[str, typer.Argument(help=", ".join(_WORKERS))]) -> Non
         from infra.pages.serve import main
     elif name == FEDERATE:
         _make_gate_set()
+        from infra.federation import operator_settings
+
+        folder = str(operator_settings().superlink_folder)
+        os.environ.setdefault("HEADWATER_FEDERATE_SUPERLINK_FOLDER", folder)
         from agents.federate import main
     else:
         raise SettingsInvalid(f"There is no agent {name!r}.", f"The agents: {', '.join(_WORKERS)}.")

@@ -14,14 +14,17 @@ from pydantic_settings import BaseSettings
 from ruamel.yaml import YAML
 
 from agents import settings as agent_settings
+from agents.federate_settings import FederateSettings
 from agents.gateway.settings import GatewaySettings
 from infra.paths import LocalSettings
 from streams.settings import KafkaSettings
 
 ROOT = Path(__file__).parents[2]
 AGENTS = ("ingest", "retrieve", "generate", "join", "learn", "gateway")
+# What Compose alone reads: options and ports of the profile `federation`.
+FEDERATION_NAMES = {"HEADWATER_FEDERATION_HOST", "HEADWATER_FEDERATION_PORT"}
 # Set for the image as a whole, and read by no settings class.
-IMAGE_NAMES = {"HEADWATER_READY_FILE", "HEADWATER_IMAGE"}
+IMAGE_NAMES = {"HEADWATER_READY_FILE", "HEADWATER_IMAGE", *FEDERATION_NAMES}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +50,12 @@ def specification() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def known_settings() -> set[str]:
     """Give the environment name of every setting that our code reads."""
-    classes: list[type[BaseSettings]] = [LocalSettings, KafkaSettings, GatewaySettings]
+    classes: list[type[BaseSettings]] = [
+        LocalSettings,
+        KafkaSettings,
+        GatewaySettings,
+        FederateSettings,
+    ]
     for item in vars(agent_settings).values():
         if isinstance(item, type) and issubclass(item, BaseSettings):
             classes.append(item)
@@ -90,6 +98,14 @@ def test_an_agent_is_a_service_of_its_own_with_few_rights(
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["user"].split(":")[0] != "0"
+
+
+def test_federation_runs_where_it_is_asked_for(compose: dict[str, Any]) -> None:
+    service = compose["services"]["federation"]
+    assert service["profiles"] == ["federation"]
+    assert service["command"][:3] == ["edge", "serve", "--agent"]
+    # Its agent enters rounds into learn's ledger.
+    assert any(volume.startswith("learn-data:") for volume in service["volumes"])
 
 
 def test_every_volume_in_use_is_named_and_every_named_one_is_in_use(
