@@ -106,6 +106,7 @@ class Client:
         user_id: str | None = None,
         prompt_id: str | None = None,
         silence_s_max: float = SILENCE_S_MAX,
+        traceparent: str | None = None,
     ) -> Answer:
         """Publish a prompt and follow its answer: `async for delta in await client.ask("…")`."""
         self._opened()
@@ -123,7 +124,7 @@ class Client:
         answer = Answer(prompt_id, replies, self.cancel, silence_s_max)
         answer.place = replies.place
         try:
-            answer.prompted = await self._send(PROMPTS, prompt_id, prompt)
+            answer.prompted = await self._send(PROMPTS, prompt_id, prompt, traceparent)
         except BaseException:
             replies.forget(answer.generation_id)
             raise

@@ -20,7 +20,7 @@ from typing import Final
 from agents.metrics import MetricsPage
 from agents.monitor.acts import records_of
 from agents.monitor.board import Board
-from agents.monitor.drifts import Drift, Drifts
+from agents.monitor.drifts import Drift, Drifts, Observed, observed
 from agents.monitor.events import EventFigures
 from agents.monitor.figures import show_statistic
 from agents.monitor.known import KnownDrifts
@@ -90,7 +90,7 @@ class Monitor:
         starts = await asyncio.to_thread(self._starts)
         self._analytics = Follower(self._kafka, ANALYTICS, starts)
         await self._analytics.open()
-        await self._take([r async for r in self._analytics.until_caught_up()])
+        await self._read_back(self._analytics)
         self.ready.set()
         async with asyncio.TaskGroup() as tasks:
             for follower, take in self._followed.items():
@@ -107,18 +107,31 @@ class Monitor:
                 await follower.close()
         await self._page.close()
 
+    async def _read_back(self, analytics: Follower) -> None:
+        """All that is known is noted before any detector is fed: partitions come in any order."""
+        seen = [s async for record in analytics.until_caught_up() if (s := self._show(record))]
+        await self._watch(seen)
+        log.info("read back %d windows", len(seen))
+
     async def _take(self, records: list[Record]) -> None:
-        """Windows that came together, in the order in which they ended."""
-        statistics = [s for record in records if (s := _statistic(record)) is not None]
-        for statistic in statistics:
-            self._known.note(statistic, self._judge)
-        for statistic in sorted(statistics, key=lambda each: each.window_end_ms):
-            # 1.
-            show_statistic(self.board, statistic)
+        await self._watch([seen for record in records if (seen := self._show(record))])
+
+    def _show(self, record: Record) -> Observed | None:
+        statistic = _statistic(record)
+        if statistic is None:
+            return None
+        # 1.
+        show_statistic(self.board, statistic)
+        self._known.note(statistic, self._judge)
+        return observed(statistic)
+
+    async def _watch(self, windows: list[Observed]) -> None:
+        for seen in sorted(windows, key=lambda each: each.window.end_ms):
             # 2.
-            for drift in self._drifts.add(statistic):
+            for drift in self._drifts.add(seen):
                 if not self._known.holds(drift):
                     await self._tell(drift)
+        self.events.show_evidence(self._drifts.evidence())
 
     async def _tell(self, drift: Drift) -> None:
         # 3.

@@ -4,6 +4,7 @@ lag."""
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Final
 
 from prometheus_client import Counter
@@ -91,6 +92,13 @@ class EventFigures:
         except EventInvalid:
             agent = "unknown"
         self._dead_letters.labels(agent).inc()
+
+    def show_evidence(self, evidence: Iterable[tuple[str, str, float]]) -> None:
+        """How near the cumulative sums are to a finding."""
+        at_ms, meaning = now_ms(), "Evidence for a drift; over the threshold it is one, nats."
+        for version, signal, nats in evidence:
+            labels = {"model_version": version, "signal": signal}
+            self._board.show("drift_evidence", meaning, labels, nats, at_ms)
 
     def show_lag(self, lags: list[Lag], members: dict[str, int]) -> None:
         """What Kafka says of the consumer groups."""

@@ -48,7 +48,9 @@ class MonitorSettings(BaseSettings):
         "", description="the same when prompts or what is found for them change; no `rollback`"
     )
     observations_min: int = Field(
-        100, ge=1, description="observations since a change, before anything is done"
+        _WATCH.observations_min,
+        ge=1,
+        description="observations since a change, before it is one and anything is done",
     )
     cooldown_s: float = Field(
         3600.0, ge=0, description="after an action on an adapter, before the next of its kind"
@@ -75,7 +77,7 @@ class MonitorSettings(BaseSettings):
     @property
     def watch(self) -> Watch:
         """How streams are watched."""
-        return Watch(self.threshold, self.reference_min, self.window_min)
+        return Watch(self.threshold, self.reference_min, self.window_min, self.observations_min)
 
     @property
     def rules(self) -> Rules:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from infra.commands.drift import drift
 from infra.commands.federation import federation
 from infra.commands.learning import learning
 from infra.commands.local import fetched, limit_spinning, supervised
@@ -22,6 +23,7 @@ from streams.settings import KafkaSettings, load
 eval_app = typer.Typer(help="Quality on real data.", no_args_is_help=True)
 eval_app.command()(learning)
 eval_app.command()(federation)
+eval_app.command()(drift)
 
 BENCHMARKS = ("publish", "freshness", "first-token", "private-step", "swaps", "learning", "gateway")
 

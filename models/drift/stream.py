@@ -32,6 +32,7 @@ class Watch:
     threshold: float = 12.0
     reference_min: int = 1_000
     window_min: int = 20
+    observations_min: int = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ class Stream:
         for cusum in self._sums:
             cusum.update(window, self._reference)
         self._suspected.append(window)
-        found = [self._detection("cusum")] if any(c.drift_detected for c in self._sums) else []
+        found = [self._detection("cusum")] if self._sure else []
         for name, detector in self._river.items():
             detector.update(score)
             if detector.drift_detected and self._matters():
@@ -104,6 +105,18 @@ class Stream:
         elif not any(cusum.sum for cusum in self._sums):
             self._absorb()
         return found
+
+    @property
+    def evidence(self) -> float:
+        """How far the greatest cumulative sum has come, nats."""
+        return max(cusum.sum for cusum in self._sums)
+
+    @property
+    def _sure(self) -> bool:
+        # A handful of ratings may fall very far together.
+        enough = sum(window.count for window in self._suspected) >= self._watch.observations_min
+        bounded = self._signal.bounds is not None
+        return (enough or not bounded) and any(cusum.drift_detected for cusum in self._sums)
 
     def _matters(self) -> bool:
         """River's detectors see changes in both directions."""

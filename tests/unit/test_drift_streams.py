@@ -72,6 +72,14 @@ def test_what_it_says_is_what_happened() -> None:
     assert found(Stream(REWARD, Watch(), stream.history), [0.2] * 10, 200) == []
 
 
+def test_a_handful_of_ratings_is_no_drift_however_far_they_fall() -> None:
+    stream = Stream(REWARD, Watch())
+    assert found(stream, [0.8] * 20, 100) == []
+    late = [Window(2_000_000 + n, 2_000_001 + n, -1.0, 25) for n in range(4)]
+    alarms = [[each.detector for each in stream.add(window)].count("cusum") for window in late]
+    assert alarms == [0, 0, 0, 1]
+
+
 def test_a_rise_of_the_reward_is_no_drift() -> None:
     assert by_cusum(found(Stream(REWARD, Watch()), [0.2] * 10 + [0.9] * 10, 400)) == []
 
