@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from models.drift.stream import Detection, Stream, Watch
+from models.drift.stream import Detection, Stream
+from models.drift.watch import Watch
 from models.drift.windows import Signal, Window
 from schemas.events import DRIFT, QUALITY, Statistic
 

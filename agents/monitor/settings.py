@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Final, get_args
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from agents.monitor.rules import Action, Rules
-from models.drift.stream import DetectorName, Watch
+from models.drift.watch import DetectorName, Watch
+
+Action = Literal["rollback", "pause", "federate"]
 
 _WATCH: Final = Watch()
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Which actions follow, and when they do not. Times are in milliseconds."""
+
+    acts_on: DetectorName = "cusum"
+    on_reward: tuple[Action, ...] = ()
+    on_inputs: tuple[Action, ...] = ()
+    observations_min: int = 100
+    cooldown_ms: int = 3_600_000
+    act_within_ms: int = 600_000
 
 
 class MonitorSettings(BaseSettings):

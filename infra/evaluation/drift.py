@@ -15,7 +15,8 @@ from typing import Final
 import numpy as np
 
 from agents.monitor.drifts import REWARD, SIGNALS
-from models.drift.stream import DETECTORS, DetectorName, Stream, Watch
+from models.drift.stream import Stream
+from models.drift.watch import DETECTORS, DetectorName, Watch
 from models.drift.windows import Window
 
 # Ratings without a drift, and before one.

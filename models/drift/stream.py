@@ -9,30 +9,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final
 
 from river.base import DriftDetector
 from river.drift import ADWIN, KSWIN, PageHinkley
 
 from models.drift.cusum import Cusum
+from models.drift.watch import DetectorName, Watch
 from models.drift.windows import Reference, Signal, Window
 
-DetectorName = Literal["cusum", "page-hinkley", "adwin", "kswin"]
-DETECTORS: Final[tuple[DetectorName, ...]] = get_args(DetectorName)
 # Without bounds the variance has to be estimated: a matter of windows, not of observations.
 _WINDOWS_MIN: Final = 20
 # What a stream hands on to that of the next version.
 _HISTORY_WINDOWS_MAX: Final = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """How a stream is watched: see the settings of monitor, which are the same figures."""
-
-    threshold: float = 12.0
-    reference_min: int = 1_000
-    window_min: int = 20
-    observations_min: int = 100
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from windows_by_hand import MINUTE_MS, one_of_each, rated, thumbs
 
 from agents.monitor.board import Board
 from agents.monitor.drifts import Drift, Drifts, observed
-from models.drift.stream import Watch
+from models.drift.watch import Watch
 from schemas.events import DRIFT, QUALITY, Statistic
 
 PARENTS = {"v2": "v1", "v1": "base"}
