@@ -39,7 +39,13 @@ from agents.flower_round import (
 )
 from agents.learning import model_name
 from agents.live_version import LiveUpdate, read_live
-from agents.releases import ended_record, release_update, round_record, update_record
+from agents.releases import (
+    begun_record,
+    ended_record,
+    release_update,
+    round_record,
+    update_record,
+)
 from agents.round_queue import Asked, RoundQueue
 from agents.round_records import ended_in, failed, finished, started
 from agents.settings import GenerateSettings, LearnSettings, WorkerSettings
@@ -49,6 +55,7 @@ from models.artifacts import store
 from models.learning.gate import LiveVersion
 from models.privacy.ledger import Round
 from schemas import codec
+from schemas.clock import now_ms
 from schemas.errors import (
     BudgetSpent,
     DataInvalid,
@@ -99,6 +106,7 @@ class Federate:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._live.follow())
             await asyncio.to_thread(self._clear_up)
+            await self._producer.send(begun_record(federation.opening, now_ms()))
             await self._publish(federation)
             async for record in self._records.until_caught_up():
                 await self._take(record)

@@ -90,7 +90,12 @@ class Generate:
         self._room = asyncio.Semaphore(settings.in_flight_max)
         self._page: MetricsPage | None = None
         self.updates = Updates(
-            kafka, self._producer, engine, settings.adapters_folder, settings.adapters_wait_s
+            kafka,
+            self._producer,
+            engine,
+            settings.adapters_folder,
+            settings.adapters_wait_s,
+            settings.added_adapter,
         )
         self.cancels = Cancels(kafka, "generate", self._cancel)
         self.intake = Intake()

@@ -31,13 +31,18 @@ from models.privacy.randomness import NoiseKey
 
 
 class Learning:
-    """Rounds of one adapter. `live` gives what its candidates are compared with.
+    """Rounds of one adapter. `live` gives what its candidates are compared with, and `guarded`
+    says that its examples are those that the guard let through, by their weights.
 
     Raises LedgerBroken where the adapter began with other settings: a promise is kept.
     """
 
     def __init__(
-        self, settings: LearnSettings, model: str, live: Callable[[], LiveVersion | None]
+        self,
+        settings: LearnSettings,
+        model: str,
+        live: Callable[[], LiveVersion | None],
+        guarded: bool = False,
     ) -> None:
         questions = read_questions(gate_set_path(settings))
         loaded = load(model, settings.cache_dir, settings.device, settings.dtype)
@@ -54,9 +59,9 @@ class Learning:
             settings.cohort_size,
             key,
             adapter,
-            _promised(settings, model),
+            _promised(settings, model) | {"guarded": guarded},
         )
-        self._learner = _learner(loaded, settings, shape, self.opening, key, adapter)
+        self._learner = open_learner(loaded, settings, shape, self.opening, key, adapter)
         self._gate = Gate(self._learner, questions, settings.gate_tolerance)
         self.rounds = Rounds(
             self.store, self.opening, self._learner, versions_folder(settings), model
@@ -157,7 +162,7 @@ def _optimizer(settings: LearnSettings) -> OptimizerSettings:
     return OptimizerSettings(suiting.kind, rate, suiting.beta, suiting.beta_square)
 
 
-def _learner(
+def open_learner(
     loaded: Loaded,
     settings: LearnSettings,
     shape: LoraShape,
@@ -165,6 +170,7 @@ def _learner(
     key: NoiseKey,
     adapter: Tensors,
 ) -> Learner:
+    """A learner of the opening's plan, which stands at its beginning with `adapter`."""
     learner = LearnerSettings(
         shape,
         _optimizer(settings),

@@ -8,6 +8,7 @@ import msgspec
 
 from agents.asked_round import event_record
 from agents.flower_round import RoundResult
+from agents.releases import run_name
 from agents.round_queue import Asked
 from models.privacy.ledger import Opening, Round
 from schemas import limits
@@ -51,6 +52,7 @@ def finished(
             noise_multiplier=plan.noise_multiplier if plan.private else None,
             max_grad_norm=record.max_grad_norm,
         ),
+        run=run_name(opening),
     )
     if result is not None:
         outcome = result.outcome

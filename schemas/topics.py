@@ -92,6 +92,31 @@ FEEDBACK: Final = Topic(
     "feedback", events.Feedback, "prompt_id", "Ratings, corrections and labels of answers."
 )
 EXAMPLES: Final = Topic("examples", events.Example, "user", "What the learner may train on.")
+OUTCOMES: Final = Topic(
+    "outcomes",
+    events.Outcome,
+    "outcome_id",
+    "Feedback with what is known of its answer, for what adapts.",
+    # One order for all: a learner that reads it again ends in the same state, bit for bit.
+    partitions=1,
+    record_bytes_max=2 * limits.RECORD_BYTES_MAX,
+)
+VERDICTS: Final = Topic(
+    "verdicts",
+    events.Verdict,
+    "outcome_id",
+    "What the guard let through, with weights, and what it quarantined.",
+    record_bytes_max=3 * limits.RECORD_BYTES_MAX,
+)
+POLICIES: Final = Topic(
+    "policies",
+    events.Policy,
+    "learner",
+    "How serving variants are chosen.",
+    partitions=1,
+    retention_ms=None,
+    tombstones=True,
+)
 MODEL_UPDATES: Final = Topic(
     "model-updates",
     events.ModelUpdate,
@@ -140,6 +165,9 @@ TOPICS: Final[tuple[Topic, ...]] = (
     GENERATIONS,
     FEEDBACK,
     EXAMPLES,
+    OUTCOMES,
+    VERDICTS,
+    POLICIES,
     MODEL_UPDATES,
     FEDERATED_ROUNDS,
     ANALYTICS,

@@ -1,16 +1,19 @@
-"""`headwater learn`: pausing the learning of an adapter, and going on."""
+"""`headwater learn`: pausing the learning of an adapter, going on; versions made again."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from agents.controls import control_record, read_control
 from agents.settings import LearnSettings
+from infra.commands.progress import progress
 from infra.commands.shell import AsJson, out, print_json, run
 from schemas import ids
 from schemas.clock import now_ms
+from schemas.errors import SettingsInvalid
 from schemas.events import Control
 from schemas.topics import CONTROLS
 from streams.producer import Producer
@@ -19,7 +22,9 @@ from streams.subscription import Subscription
 
 SOURCE = "/cli/learn"
 
-learn_app = typer.Typer(help="Pause learning, or let it go on.", no_args_is_help=True)
+learn_app = typer.Typer(
+    help="Pause learning, let it go on, make versions again.", no_args_is_help=True
+)
 
 Adapter = Annotated[str | None, typer.Option(help="Which adapter; default: the one that learns.")]
 Why = Annotated[str, typer.Option("--reason", help="Kept with the event.")]
@@ -46,6 +51,44 @@ def status(adapter: Adapter = None, as_json: AsJson = False) -> None:
         return
     said = "paused" if control.learning == "paused" else "not paused"
     out.print(f"{control.adapter} is {said}: {control.reason or 'as usual'}", markup=False)
+
+
+@learn_app.command()
+def replay(
+    version: Annotated[str, typer.Option(help="As `headwater models list` shows it.")],
+    folder: Annotated[Path | None, typer.Option(help="Keep the adapter in this folder.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a version again from its examples and its sealed noise; the same bits, or an error.
+
+    Reads the ledger and the topic of examples, on the machine that learned. Nothing is released,
+    and nothing is spent.
+    """
+    # Imported late: torch.
+    import torch
+
+    from infra.learning_replay import Replay
+
+    if folder is not None and folder.exists():
+        raise SettingsInvalid(f"{folder} is there already.", "Name a folder that is not.")
+    settings = load(LearnSettings)
+    torch.set_num_threads(settings.threads)
+    again = Replay(settings, version)
+    try:
+        cohorts = run(again.cohorts(load(KafkaSettings)))
+        with progress("rounds") as report:
+            found = again.run(cohorts, report, folder)
+    finally:
+        again.close()
+    if as_json:
+        print_json(found)
+        return
+    out.print(
+        f"{found.model_version}: the same adapter, from {found.examples} examples of "
+        f"{found.users} users in {found.rounds} rounds ({found.seconds:g} s)",
+        markup=False,
+    )
+    out.print(f"sha256 {found.artifact_sha256}")
 
 
 async def _publish(adapter: str, learning: Literal["on", "paused"], reason: str) -> None:

@@ -15,19 +15,34 @@ from agents.gateway.settings import GatewaySettings
 from agents.learning_paths import gate_set_path
 from agents.monitor.settings import MonitorSettings
 from agents.settings import LearnSettings
+from agents.study_settings import StudySettings
+from infra.commands.analytics import windows_wanted
+from infra.commands.next_steps import next_steps, show_tracking
 from infra.commands.shell import AsJson, err, out, print_json, run
 from infra.doctor import diagnose
 from infra.paths import LocalSettings
 from infra.ports import free_ports, is_free
 from infra.provision import KafkaDistribution, provision
-from infra.river import ANSWERING, EVERYTHING, FEDERATE, GATEWAY, MONITOR, River, local_river
+from infra.river import (
+    ADAPT,
+    ANSWERING,
+    EVERYTHING,
+    FEDERATE,
+    GATEWAY,
+    MONITOR,
+    STUDY,
+    TRACK,
+    River,
+    local_river,
+    tracked,
+)
 from infra.supervisor import Notice, Supervisor
 from schemas.errors import SettingsInvalid
 from streams.settings import KafkaSettings, load
 
 # Turns that an OpenMP thread waits for the next product before it sleeps: some 0.1 ms.
 SPIN_COUNT: Final = "10000"
-_WORKERS: Final = (*EVERYTHING, FEDERATE)
+_WORKERS: Final = (*EVERYTHING, STUDY, FEDERATE, TRACK)
 
 
 def up() -> None:
@@ -45,11 +60,12 @@ def up() -> None:
         data_dir,
         settings.kafka_port,
         settings.kafka_controller_port,
-        agents=EVERYTHING,
+        agents=tracked((*EVERYTHING, STUDY) if load(StudySettings).enabled else EVERYTHING),
+        windows=windows_wanted(),
     )
 
     async def work() -> None:
-        _next_steps(river, gateway.port)
+        next_steps(river, gateway.port)
         await asyncio.Event().wait()
 
     run(supervised(river, work))
@@ -68,19 +84,22 @@ def demo(
     data_dir = load(LocalSettings).data_dir.expanduser().absolute() / "demo"
     distribution = fetched()
     shutil.rmtree(data_dir, ignore_errors=True)
-    agents = EVERYTHING if learning else (*ANSWERING, GATEWAY, MONITOR)
+    agents = tracked(EVERYTHING) if learning else (*ANSWERING, GATEWAY, MONITOR)
     gateway_port, port, controller_port = _ports()
     env = LEARNING_ENV | {
         "HEADWATER_GATEWAY_PORT": str(gateway_port),
         "HEADWATER_MONITOR_METRICS_PORT": str(_metrics_port()),
     }
-    river = local_river(distribution, data_dir, port, controller_port, env, agents)
+    windows = windows_wanted()
+    river = local_river(distribution, data_dir, port, controller_port, env, agents, windows)
     kafka = load(KafkaSettings, bootstrap=river.bootstrap)
 
     async def work() -> dict[str, Any]:
         summary = await demonstrate(kafka, learning)
-        if not once:
-            _next_steps(river, gateway_port)
+        if once:
+            show_tracking(river)
+        else:
+            next_steps(river, gateway_port)
             await asyncio.Event().wait()
         return summary
 
@@ -104,6 +123,11 @@ def agent(name: Annotated[str, typer.Argument(help=", ".join(_WORKERS))]) -> Non
     elif name == "learn":
         _make_gate_set()
         from agents.learn import main
+    elif name == STUDY:
+        _make_general_set()
+        from agents.study import main
+    elif name == ADAPT:
+        from agents.adapt import main
     elif name == MONITOR:
         from agents.monitor.agent import main
     elif name == GATEWAY:
@@ -111,6 +135,8 @@ def agent(name: Annotated[str, typer.Argument(help=", ".join(_WORKERS))]) -> Non
     elif name == FEDERATE:
         _make_gate_set()
         from agents.federate import main
+    elif name == TRACK:
+        from agents.track import main
     else:
         raise SettingsInvalid(f"There is no agent {name!r}.", f"The agents: {', '.join(_WORKERS)}.")
     main()
@@ -125,6 +151,17 @@ def _make_gate_set() -> None:
         from infra.demo.questions import write_gate_set
 
         write_gate_set(path)
+
+
+def _make_general_set() -> None:
+    """The general texts that study follows the base model on, where none are set."""
+    settings = load(StudySettings)
+    path = settings.general_set_path
+    if settings.general_set is None and not path.exists():
+        # Imported late: it reads the docstrings of many modules.
+        from infra.demo.general_texts import write_general_set
+
+        write_general_set(path)
 
 
 def limit_spinning() -> None:
@@ -171,23 +208,6 @@ def _show(notice: Notice) -> None:
         err.print(
             f"{notice.part} {notice.what} {notice.detail}".rstrip(), style="dim", markup=False
         )
-
-
-def _next_steps(river: River, gateway_port: int) -> None:
-    default = KafkaSettings.model_fields["bootstrap"].default
-    env = "" if river.bootstrap == default else f"HEADWATER_KAFKA_BOOTSTRAP={river.bootstrap} "
-    out.print(f"Kafka is at {river.bootstrap}; logs are in {river.data_dir / 'logs'}", markup=False)
-    address = f"http://127.0.0.1:{gateway_port}"
-    out.print(f"The page is at {address}/ui/, OpenAI's API at {address}/v1", markup=False)
-    out.print("In another terminal:")
-    for command in (
-        'ask "What does os.path.join do?"',
-        "publish README.md --wait",
-        "watch tokens",
-        "topics",
-    ):
-        out.print(f"  {env}.venv/bin/headwater {command}", markup=False)
-    out.print("Ctrl-C stops everything.")
 
 
 def _ports() -> tuple[int, int, int]:

@@ -10,13 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
+from infra.commands.documents import documents
 from infra.commands.drift import drift
 from infra.commands.federation import federation
 from infra.commands.learning import learning
 from infra.commands.local import fetched, limit_spinning, supervised
 from infra.commands.shell import AsJson, err, out, print_json, run
 from infra.ports import free_ports
-from infra.river import AGENTS, ANSWERING, GATEWAY, local_river
+from infra.river import AGENTS, ANSWERING, FEDERATE, GATEWAY, local_river
 from schemas.errors import SettingsInvalid
 from streams.settings import KafkaSettings, load
 
@@ -24,8 +25,18 @@ eval_app = typer.Typer(help="Quality on real data.", no_args_is_help=True)
 eval_app.command()(learning)
 eval_app.command()(federation)
 eval_app.command()(drift)
+eval_app.command()(documents)
 
-BENCHMARKS = ("publish", "freshness", "first-token", "private-step", "swaps", "learning", "gateway")
+BENCHMARKS = (
+    "publish",
+    "freshness",
+    "first-token",
+    "private-step",
+    "swaps",
+    "learning",
+    "gateway",
+    "federation",
+)
 
 
 @eval_app.command()
@@ -39,6 +50,7 @@ def retrieval(
     """
     from infra.evaluation.retrieval import evaluate_retrieval
     from infra.evaluation.squad import read_squad
+    from infra.evaluation.tracked import track_evaluation
     from models.embedder import Embedder
 
     squad = read_squad(file)
@@ -55,6 +67,7 @@ def retrieval(
         fused["recall@1"] > dense["recall@1"] and fused["mrr"] > dense["mrr"]
     )
     _print(result, as_json)
+    track_evaluation("retrieval", result, {"file": file.name})
     if not (result["dense_equals_brute_force"] and result["fused_beats_dense"]):
         raise typer.Exit(1)
 
@@ -101,6 +114,8 @@ def bench(
         result["learning"] = on_own_river(bench_learning, AGENTS, LEARNING_ENV)
     if "gateway" in chosen:
         result["gateway"] = _gateway()
+    if "federation" in chosen:
+        result["federation"] = _federation()
     if set(chosen) & {"freshness", "first-token"}:
         result |= on_own_river(through_agents, ANSWERING)
     _print(result, as_json)
@@ -108,17 +123,31 @@ def bench(
 
 def _gateway() -> dict[str, Any]:
     from infra.bench.gateway import bench_gateway
+    from infra.bench.wrk import bench_wrk
 
     (port,) = free_ports(1)
 
     async def asking(kafka: KafkaSettings) -> dict[str, Any]:
-        return await bench_gateway(kafka, port)
+        return await bench_gateway(kafka, port) | {"wrk": await bench_wrk(port)}
 
     env = {
         "HEADWATER_GATEWAY_PORT": str(port),
         "HEADWATER_GATEWAY_REQUESTS_PER_MINUTE": "1000000",
     }
     return on_own_river(asking, (*ANSWERING, GATEWAY), env)
+
+
+def _federation() -> dict[str, Any]:
+    from agents.settings import GenerateSettings
+    from infra.bench.federation import bench_federation, bench_fleet
+
+    settings = load(GenerateSettings)
+    with tempfile.TemporaryDirectory(prefix="headwater-") as folder:
+        fleet = bench_fleet(Path(folder), settings.model, settings.cache_dir)
+        learning = {"HEADWATER_LEARN_FOLDER": str(Path(folder) / "learning")}
+        return on_own_river(
+            lambda kafka: bench_federation(kafka, fleet), (FEDERATE,), fleet.env | learning
+        )
 
 
 def _swaps() -> dict[str, Any]:

@@ -14,13 +14,25 @@ from pydantic_settings import BaseSettings
 from ruamel.yaml import YAML
 
 from agents import settings as agent_settings
+from agents.adapt_settings import AdaptSettings
 from agents.gateway.settings import GatewaySettings
 from agents.monitor.settings import MonitorSettings
+from agents.tracking.settings import TrackSettings
 from infra.paths import LocalSettings
 from streams.settings import KafkaSettings
 
 ROOT = Path(__file__).parents[2]
-AGENTS = ("ingest", "retrieve", "generate", "join", "learn", "gateway", "monitor")
+AGENTS = (
+    "ingest",
+    "retrieve",
+    "generate",
+    "join",
+    "learn",
+    "adapt",
+    "gateway",
+    "track",
+    "monitor",
+)
 # Set for the image as a whole, and read by no settings class.
 IMAGE_NAMES = {"HEADWATER_READY_FILE", "HEADWATER_IMAGE"}
 
@@ -52,6 +64,8 @@ def known_settings() -> set[str]:
         LocalSettings,
         KafkaSettings,
         GatewaySettings,
+        TrackSettings,
+        AdaptSettings,
         MonitorSettings,
     ]
     for item in vars(agent_settings).values():
