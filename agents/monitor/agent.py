@@ -22,7 +22,7 @@ from agents.monitor.acts import records_of
 from agents.monitor.board import Board
 from agents.monitor.drifts import Drift, Drifts, Observed, observed
 from agents.monitor.events import EventFigures
-from agents.monitor.figures import show_statistic
+from agents.monitor.figures import LASTING, show_statistic
 from agents.monitor.known import KnownDrifts
 from agents.monitor.lag import LagReader
 from agents.monitor.rules import Judge
@@ -40,10 +40,8 @@ from schemas.topics import (
     FEDERATED_ROUNDS,
     MODEL_UPDATES,
 )
-from streams.admin import partition_count
 from streams.fenced_writer import FencedWriter
 from streams.follower import Follower
-from streams.lookup import offset_at
 from streams.records import Record
 from streams.settings import KafkaSettings, load
 
@@ -73,7 +71,7 @@ class Monitor:
             Follower(kafka, FEDERATED_ROUNDS, "earliest"): self.events.take_round,
             Follower(kafka, DEAD_LETTERS, "latest"): self.events.take_dead_letter,
         }
-        self._analytics: Follower | None = None
+        self._analytics = Follower(kafka, ANALYTICS, "earliest")
         self._page = MetricsPage(
             settings.metrics_host, settings.metrics_port, self.board.registry, agent="MONITOR"
         )
@@ -87,10 +85,8 @@ class Monitor:
             await follower.open()
             async for record in follower.until_caught_up():
                 take(record)
-        starts = await asyncio.to_thread(self._starts)
-        self._analytics = Follower(self._kafka, ANALYTICS, starts)
         await self._analytics.open()
-        await self._read_back(self._analytics)
+        await self._read_back()
         self.ready.set()
         async with asyncio.TaskGroup() as tasks:
             for follower, take in self._followed.items():
@@ -103,13 +99,20 @@ class Monitor:
     async def close(self) -> None:
         """Leave the broker and free the port."""
         for follower in (*self._followed, self._analytics):
-            if follower is not None:
-                await follower.close()
+            await follower.close()
         await self._page.close()
 
-    async def _read_back(self, analytics: Follower) -> None:
-        """All that is known is noted before any detector is fed: partitions come in any order."""
-        seen = [s async for record in analytics.until_caught_up() if (s := self._show(record))]
+    async def _read_back(self) -> None:
+        """All that is known is noted before any detector is fed: partitions come in any order.
+
+        Of old records only those matter whose figures hold until the next one.
+        """
+        since_ms = now_ms() - round(_HOUR_MS * self._settings.history_h)
+        seen = []
+        async for record in self._analytics.until_caught_up():
+            lasting = (record.key_text or "").partition("/")[0] in LASTING
+            if lasting or record.timestamp_ms >= since_ms:
+                seen += [window for window in [self._show(record)] if window is not None]
         await self._watch(seen)
         log.info("read back %d windows", len(seen))
 
@@ -147,11 +150,6 @@ class Monitor:
                 self._writer = None
         self._known.note(told, self._judge)
         log.warning("%s; done: %s", drift.said, told.labels["actions"] or verdict.reason)
-
-    def _starts(self) -> dict[int, int]:
-        since_ms = now_ms() - round(_HOUR_MS * self._settings.history_h)
-        partitions = range(partition_count(self._kafka, ANALYTICS))
-        return {p: offset_at(self._kafka, ANALYTICS, p, since_ms) for p in partitions}
 
     async def _follow_lag(self) -> None:
         reader = LagReader(self._kafka)

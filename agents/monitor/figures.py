@@ -54,7 +54,7 @@ _LABELS: Final = {
     DRIFT_DETECTED: ("model_version", "signal", "detector"),
 }
 # Shown until the next one comes, however long that takes.
-_LASTING: Final = {PRIVACY_SPENT, LEARNING_ROUND, LEARNING_ENDED, DRIFT_DETECTED}
+LASTING: Final = {PRIVACY_SPENT, LEARNING_ROUND, LEARNING_ENDED, DRIFT_DETECTED}
 _FIGURES: Final[dict[str, dict[str, Figure]]] = {
     QUALITY: {
         "generations": Figure("window_generations", "Finished answers in the last window."),
@@ -140,8 +140,10 @@ def show_statistic(board: Board, statistic: Statistic) -> None:
     figures = _FIGURES.get(statistic.name)
     if figures is None:
         return
+    if statistic.name == LEARNING_ROUND:
+        _show_release(board, statistic)
     own = {name: statistic.labels.get(name, "") for name in _LABELS[statistic.name]}
-    at_ms, lasting = statistic.window_end_ms, statistic.name in _LASTING
+    at_ms, lasting = statistic.window_end_ms, statistic.name in LASTING
     for name, figure in figures.items():
         value = statistic.values.get(name)
         if value is not None:
@@ -169,3 +171,15 @@ def _show_progressive(board: Board, statistic: Statistic) -> None:
             value,
             statistic.window_end_ms,
         )
+
+
+def _show_release(board: Board, statistic: Statistic) -> None:
+    """Whether the gate let the last round's version go live."""
+    board.show(
+        "learning_round_released",
+        "1 where the last round's version went live, 0 where the gate refused it.",
+        {"adapter": statistic.labels.get("adapter", "")},
+        float(statistic.labels.get("released") == "true"),
+        statistic.window_end_ms,
+        lasting=True,
+    )

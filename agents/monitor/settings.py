@@ -35,7 +35,7 @@ class MonitorSettings(BaseSettings):
     metrics_port: int = Field(9108, ge=1, le=65535, description="where Prometheus finds `/metrics`")
     metrics_host: str = Field("127.0.0.1", description="the address that `/metrics` listens on")
     history_h: float = Field(
-        168.0, gt=0, description="how much of `analytics` a start reads, to know what was usual"
+        168.0, gt=0, description="how old windows may be that a start reads, to know what was usual"
     )
     stale_s: float = Field(
         900.0, gt=0, description="a figure is no longer shown so long after its window"

@@ -66,6 +66,8 @@ def up() -> None:
 
     async def work() -> None:
         next_steps(river, gateway.port)
+        metrics = f"http://127.0.0.1:{load(MonitorSettings).metrics_port}/metrics"
+        out.print(f"Figures for Prometheus are at {metrics}", markup=False)
         await asyncio.Event().wait()
 
     run(supervised(river, work))
