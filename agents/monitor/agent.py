@@ -126,6 +126,9 @@ class Monitor:
         # 1.
         show_statistic(self.board, statistic)
         self._known.note(statistic, self._judge)
+        if self.ready.is_set():
+            # What a counter counts twice would look like an increase.
+            self.events.count_late(statistic)
         return observed(statistic)
 
     async def _watch(self, windows: list[Observed]) -> None:

@@ -11,7 +11,6 @@ from schemas.events import (
     DRIFT,
     DRIFT_DETECTED,
     FEEDBACK_JOINED,
-    FEEDBACK_LATE,
     FRESHNESS,
     LABEL_GROUPS,
     LEARNING_ENDED,
@@ -43,7 +42,6 @@ def _times(value: str, metric: str, meaning: str, quantiles: tuple[int, ...]) ->
 _LABELS: Final = {
     QUALITY: ("model_version",),
     FEEDBACK_JOINED: ("model_version",),
-    FEEDBACK_LATE: (),
     DRIFT: ("model_version", "signal"),
     CONVERSATIONS: (),
     FRESHNESS: ("what",),
@@ -81,10 +79,6 @@ _FIGURES: Final[dict[str, dict[str, Figure]]] = {
     },
     FEEDBACK_JOINED: {
         "joined": Figure("window_feedback_joined", "Feedback that met its answer."),
-    },
-    FEEDBACK_LATE: {
-        "late": Figure("window_feedback_late", "Feedback later than its answer's hour."),
-        "unmatched": Figure("window_feedback_unmatched", "Feedback on no answer that is known."),
     },
     DRIFT: {
         "psi": Figure("drift_psi", "Stability index of a signal against its reference."),
