@@ -81,6 +81,8 @@ def up(
         next_steps(river, gateway.port)
         if operator is not None:
             tell_devices(operator)
+        metrics = f"http://127.0.0.1:{load(MonitorSettings).metrics_port}/metrics"
+        out.print(f"Figures for Prometheus are at {metrics}", markup=False)
         await asyncio.Event().wait()
 
     run(supervised(river, work))
