@@ -32,6 +32,7 @@ from agents.live_version import LiveUpdate, read_live
 from agents.releases import (
     begun_record,
     ended_record,
+    progressive_record,
     release_update,
     round_record,
     update_record,
@@ -98,7 +99,7 @@ class Learn:
             await self._publish()
             await self._tell_last()
             self._examples = Follower(
-                self._kafka, self._topic, _starts(self._topic, learning.rounds.offsets)
+                self._kafka, self._topic, starts(self._topic, learning.rounds.offsets)
             )
             await self._examples.open()
             self.ready.set()
@@ -144,6 +145,8 @@ class Learn:
             await self._producer.send(round_record(self._learning.opening, found))
             for wait in self._waiting.told(found.model_version, found.released):
                 await self._producer.send(wait)
+            if told := self._learning.progressive:
+                await self._producer.send(progressive_record(self._learning.opening, found, told))
 
     async def _tell(self, found: Round) -> None:
         """Publishes a round within its span: it has many parents, so it links to them."""
@@ -229,7 +232,7 @@ def training_example(example: Example, weight: float = 1.0) -> TrainingExample:
     )
 
 
-def _starts(topic: Topic, offsets: dict[str, int]) -> dict[int, int]:
+def starts(topic: Topic, offsets: dict[str, int]) -> dict[int, int]:
     """Where reading goes on, by partition; those not named are read from their beginning."""
     places = {tuple(source.split("/", 1)): offset for source, offset in offsets.items()}
     return {int(number): offset for (name, number), offset in places.items() if name == topic.name}
