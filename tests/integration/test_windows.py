@@ -56,6 +56,7 @@ def malformed(begin_ms: int) -> list[Made]:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(400)
 def test_shuffled_copied_late_and_malformed_input_gives_what_the_oracle_says(
     kafka: KafkaSettings, tmp_path: Path
 ) -> None:
@@ -131,6 +132,7 @@ def tail(kafka: KafkaSettings, *options: str) -> str:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(400)
 def test_killed_windows_go_on_from_their_checkpoint(kafka: KafkaSettings, tmp_path: Path) -> None:
     begin_ms = now_ms() // MINUTE_MS * MINUTE_MS - 120 * MINUTE_MS
     records = make_exchanges(1_000, begin_ms, 1_800)
