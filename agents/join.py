@@ -200,7 +200,8 @@ class Join:
         """Write the examples of an exchange; returns the ids of the feedback dealt with."""
         place = await self._place(exchange.partition)
         taken: list[str] = []
-        new: dict[str, tuple[list[Outgoing], Record, Span]] = {}
+        # By feedback: the id of its example, all that is written, where it came from, its span.
+        new: dict[str, tuple[str | None, list[Outgoing], Record, Span]] = {}
         for record in exchange.waiting:
             feedback_id, feedback = decode_feedback(record)
             try:
@@ -213,12 +214,13 @@ class Join:
                 continue
             taken.append(feedback_id)
             # What is no example is learned from once by adapt, which knows the ids.
-            if not example or not await place.written.holds(example, record.timestamp_ms):
-                new[example or feedback_id] = made, record, span
+            if example is None or not await place.written.holds(example, record.timestamp_ms):
+                new[feedback_id] = example, made, record, span
         if new:
-            await place.writer.write([record for made, _, _ in new.values() for record in made])
-        for example_id, (_, record, span) in new.items():
-            place.written.note(example_id, record.timestamp_ms)
+            await place.writer.write([record for _, made, _, _ in new.values() for record in made])
+        for example, _, record, span in new.values():
+            if example is not None:
+                place.written.note(example, record.timestamp_ms)
             span.end()
         return taken
 
@@ -230,7 +232,7 @@ class Join:
         feedback: Feedback,
         record: Record,
         span: Span,
-    ) -> tuple[str, list[Outgoing]]:
+    ) -> tuple[str | None, list[Outgoing]]:
         """The id of the example that feedback makes, if it makes one, and all that is written."""
         came = exchange.trace or headers.header(record.headers, "traceparent")
         trace = traceparent(span) or headers.child_traceparent(came)
@@ -243,7 +245,7 @@ class Join:
         )
         name = outcome.outcome_id
         written.append(_outgoing(OUTCOMES, outcome, name, name, trace))
-        return example.example_id if example else "", written
+        return example.example_id if example else None, written
 
     def _span(self, exchange: Exchange, prompt_id: str, record: Record) -> Span:
         """Feedback belongs to the trace of its prompt; the one that it came with is linked."""

@@ -106,9 +106,13 @@ class Client:
         user_id: str | None = None,
         prompt_id: str | None = None,
         silence_s_max: float = SILENCE_S_MAX,
+        adapt: bool = True,
         traceparent: str | None = None,
     ) -> Answer:
-        """Publish a prompt and follow its answer: `async for delta in await client.ask("…")`."""
+        """Publish a prompt and follow its answer: `async for delta in await client.ask("…")`.
+
+        With `adapt` false it is answered with exactly these options, whatever is on trial.
+        """
         self._opened()
         replies = await self._open_replies()
         prompt_id = prompt_id or ids.new_id("prompt")
@@ -120,6 +124,7 @@ class Client:
             user_id=user_id,
             conversation_id=conversation_id,
             reply_partition=replies.partition,
+            adapt=adapt,
         )
         answer = Answer(prompt_id, replies, self.cancel, silence_s_max)
         answer.place = replies.place

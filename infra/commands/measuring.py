@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from infra.commands.adapting import bandit, labels, poisoning
 from infra.commands.documents import documents
 from infra.commands.drift import drift
 from infra.commands.federation import federation
@@ -26,6 +27,8 @@ eval_app.command()(learning)
 eval_app.command()(federation)
 eval_app.command()(drift)
 eval_app.command()(documents)
+for adaptive in (bandit, poisoning, labels):
+    eval_app.command()(adaptive)
 
 BENCHMARKS = (
     "publish",
@@ -35,6 +38,7 @@ BENCHMARKS = (
     "swaps",
     "learning",
     "gateway",
+    "windows",
     "federation",
 )
 
@@ -114,6 +118,10 @@ def bench(
         result["learning"] = on_own_river(bench_learning, AGENTS, LEARNING_ENV)
     if "gateway" in chosen:
         result["gateway"] = _gateway()
+    if "windows" in chosen:
+        from infra.bench.windows import bench_windows
+
+        result["windows"] = on_own_river(bench_windows, ())
     if "federation" in chosen:
         result["federation"] = _federation()
     if set(chosen) & {"freshness", "first-token"}:
