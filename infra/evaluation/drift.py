@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from agents.monitor.drifts import REWARD, SIGNALS
+from agents.monitor.drift.drifts import REWARD, SIGNALS
 from models.drift.stream import Stream
 from models.drift.watch import DETECTORS, DetectorName, Watch
 from models.drift.windows import Window
