@@ -26,6 +26,7 @@ import torch
 from agents.adapt_settings import AdaptSettings, guards_learning
 from agents.controls import LearningSwitch
 from agents.dead_letters import bury
+from agents.freshness import FeedbackWaiting
 from agents.learning import Learning, model_name
 from agents.live_version import LiveUpdate, read_live
 from agents.releases import (
@@ -80,6 +81,7 @@ class Learn:
         self._switch = LearningSwitch(kafka, settings.adapter)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="headwater-learn")
         self._examples: Follower | None = None
+        self._waiting = FeedbackWaiting()
         self.ready = asyncio.Event()
 
     async def work(self) -> None:
@@ -97,7 +99,7 @@ class Learn:
             await self._publish()
             await self._tell_last()
             self._examples = Follower(
-                self._kafka, self._topic, _starts(self._topic, learning.rounds.offsets)
+                self._kafka, self._topic, starts(self._topic, learning.rounds.offsets)
             )
             await self._examples.open()
             self.ready.set()
@@ -126,6 +128,7 @@ class Learn:
             if example is None:
                 return
             source = f"{self._topic.name}/{record.partition}"
+            self._waiting.add(example.example_id, record.timestamp_ms)
             found = await self._in_thread(
                 self._learning.add, training_example(example, weight), source, record.offset + 1
             )
@@ -140,6 +143,8 @@ class Learn:
             log.info("round %d: %s, epsilon %s", found.number, found.evaluation, found.epsilon)
             await self._tell(found)
             await self._producer.send(round_record(self._learning.opening, found))
+            for wait in self._waiting.told(found.model_version, found.released):
+                await self._producer.send(wait)
             if told := self._learning.progressive:
                 await self._producer.send(progressive_record(self._learning.opening, found, told))
 
@@ -227,7 +232,7 @@ def training_example(example: Example, weight: float = 1.0) -> TrainingExample:
     )
 
 
-def _starts(topic: Topic, offsets: dict[str, int]) -> dict[int, int]:
+def starts(topic: Topic, offsets: dict[str, int]) -> dict[int, int]:
     """Where reading goes on, by partition; those not named are read from their beginning."""
     places = {tuple(source.split("/", 1)): offset for source, offset in offsets.items()}
     return {int(number): offset for (name, number), offset in places.items() if name == topic.name}

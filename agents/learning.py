@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from agents.learner_parts import open_learner, promised
 from agents.learning_paths import (
     gate_set_path,
     learning_folder,
@@ -15,17 +16,14 @@ from agents.learning_paths import (
 )
 from agents.promise import open_promise
 from agents.settings import GenerateSettings, LearnSettings
-from models.engine.load import Loaded, load
+from models.engine.load import load
 from models.learning.cohort_gradient import Contribution
 from models.learning.examples import CohortAssembler, TrainingExample
 from models.learning.gate import Gate, LiveVersion, read_questions
-from models.learning.learner import Learner, LearnerSettings
 from models.learning.lora import LoraShape, new_adapter
-from models.learning.optimizers import SUITING, OptimizerSettings
 from models.learning.rounds import Judgement, Rounds
-from models.privacy.ledger import Opening, Round
+from models.privacy.ledger import Round
 from models.privacy.ledger_store import LedgerStore
-from models.privacy.mechanism import open_mechanism
 from models.privacy.noise import Tensors
 from models.privacy.randomness import NoiseKey
 
@@ -59,7 +57,7 @@ class Learning:
             settings.cohort_size,
             key,
             adapter,
-            _promised(settings, model) | {"guarded": guarded},
+            promised(settings, model) | {"guarded": guarded},
         )
         self._learner = open_learner(loaded, settings, shape, self.opening, key, adapter)
         self._gate = Gate(self._learner, questions, settings.gate_tolerance)
@@ -166,55 +164,3 @@ def lora_shape(settings: LearnSettings) -> LoraShape:
     """The adapter's, whoever teaches it."""
     targets = tuple(name.strip() for name in settings.targets.split(","))
     return LoraShape(settings.rank, 2.0 * settings.rank, targets)
-
-
-def _optimizer(settings: LearnSettings) -> OptimizerSettings:
-    suiting = SUITING[settings.mechanism]
-    if settings.optimizer not in (None, suiting.kind):
-        suiting = SUITING["none" if settings.optimizer == "adam" else "correlated"]
-    rate = settings.learning_rate or suiting.learning_rate
-    return OptimizerSettings(suiting.kind, rate, suiting.beta, suiting.beta_square)
-
-
-def open_learner(
-    loaded: Loaded,
-    settings: LearnSettings,
-    shape: LoraShape,
-    opening: Opening,
-    key: NoiseKey,
-    adapter: Tensors,
-) -> Learner:
-    """A learner of the opening's plan, which stands at its beginning with `adapter`."""
-    learner = LearnerSettings(
-        shape,
-        _optimizer(settings),
-        settings.cohort_size,
-        settings.max_grad_norm,
-        tokens_max=settings.tokens_max,
-    )
-    shapes = {name: tuple(tensor.shape) for name, tensor in adapter.items()}
-    return Learner(loaded, learner, open_mechanism(opening.plan, shapes, key), adapter)
-
-
-def _promised(settings: LearnSettings, model: str) -> dict[str, str | int | float | bool]:
-    """What may not change while an adapter lives, as the ledger's opening keeps it."""
-    optimizer = _optimizer(settings)
-    fields = {
-        "mechanism",
-        "epsilon",
-        "delta",
-        "rounds_max",
-        "cohort_size",
-        "examples_per_user_max",
-        "participations_max",
-        "separation_min",
-        "max_grad_norm",
-        "rank",
-        "targets",
-        "tokens_max",
-    }
-    return settings.model_dump(include=fields) | {
-        "model": model,
-        "optimizer": optimizer.kind,
-        "learning_rate": optimizer.learning_rate,
-    }

@@ -8,7 +8,7 @@ from models.studying.study import Study
 from models.studying.texts import Text
 from schemas import codec, headers
 from schemas.clock import now_ms
-from schemas.events import LEARNING_ROUND, ModelUpdate, Passage, Statistic
+from schemas.events import STUDY_ROUND, ModelUpdate, Passage, Statistic
 from schemas.topics import ANALYTICS, MODEL_UPDATES, PASSAGES
 from streams.producer import Outgoing
 from streams.records import Record
@@ -47,7 +47,7 @@ def judged_record(adapter: str, study: Study, judgement: Judgement) -> Outgoing:
     time_ms, notes = now_ms(), study.notes
     released = str(judgement.released).lower()
     statistic = Statistic(
-        name=LEARNING_ROUND,
+        name=STUDY_ROUND,
         window_start_ms=time_ms,
         window_end_ms=time_ms,
         labels={"adapter": adapter, "model_version": study.version, "released": released},
@@ -57,6 +57,6 @@ def judged_record(adapter: str, study: Study, judgement: Judgement) -> Outgoing:
             **judgement.evaluation,
         },
     )
-    made = headers.make_headers(ANALYTICS, f"{LEARNING_ROUND}/{study.version}", SOURCE)
+    made = headers.make_headers(ANALYTICS, f"{STUDY_ROUND}/{study.version}", SOURCE)
     value = codec.checked(ANALYTICS, statistic)
-    return Outgoing(ANALYTICS, f"{LEARNING_ROUND}/{adapter}", value, made)
+    return Outgoing(ANALYTICS, f"{STUDY_ROUND}/{adapter}", value, made)

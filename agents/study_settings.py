@@ -26,11 +26,11 @@ class StudySettings(BaseSettings):
         "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj",
         description="layers that it changes, with commas",
     )
-    learning_rate: float = Field(1e-3, gt=0, description="of Adam")
+    learning_rate: float = Field(5e-4, gt=0, description="of Adam")
     passages_new: int = Field(8, ge=1, description="new passages of a lesson")
     passages_old: int = Field(2, ge=0, description="of those studied before, drawn for a lesson")
     texts_general: int = Field(
-        3, ge=0, description="general texts and answers of a lesson, against forgetting"
+        4, ge=0, description="general texts and answers of a lesson, against forgetting"
     )
     replayed_max: int = Field(512, ge=1, description="passages kept to be drawn again")
     held_out_of: int = Field(

@@ -23,6 +23,7 @@ from infra.commands.privacy import privacy_app
 from infra.commands.publish import publish
 from infra.commands.quarantine import quarantine_app
 from infra.commands.shell import err
+from infra.commands.study import study_app
 from infra.commands.topics import contracts_app, topics
 from infra.commands.watch import watch
 from infra.environment import unknown_settings
@@ -45,6 +46,7 @@ cli.add_typer(keys_app, name="keys")
 cli.add_typer(learn_app, name="learn")
 cli.add_typer(models_app, name="models")
 cli.add_typer(privacy_app, name="privacy")
+cli.add_typer(study_app, name="study")
 cli.add_typer(quarantine_app, name="quarantine")
 cli.add_typer(edge_app, name="edge")
 cli.add_typer(contracts_app, name="contracts")

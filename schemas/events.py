@@ -460,12 +460,19 @@ class Control(Event, frozen=True):
 
 # The name of the statistic that says how long a document took to become retrievable.
 DOCUMENT_FRESHNESS: Final = "document_freshness"
+# That of how long feedback took to be part of a live version.
+FEEDBACK_FRESHNESS: Final = "feedback_freshness"
 # That of the statistic which says with which settings an adapter's learning began.
 LEARNING_BEGUN: Final = "learning_begun"
 # That of the statistic of one round of learning, whether its version was released or not.
 LEARNING_ROUND: Final = "learning_round"
+# That of the statistic of one judgement of what was studied, released or not.
+STUDY_ROUND: Final = "study_round"
 # That of the statistic which says that an adapter's privacy budget is spent.
 LEARNING_ENDED: Final = "learning_ended"
+# Those of a tuning: one candidate's loss in one rung, and the candidate that was left.
+TUNING_RUNG: Final = "tuning_rung"
+TUNING_ENDED: Final = "tuning_ended"
 # Those of the windows (streams/windows): quality by version; feedback that met its answer; feedback
 # that came too late or met none; drift against a reference; conversations; how long documents and
 # feedback took to take effect; privacy spent by adapter; feedback by group of people.

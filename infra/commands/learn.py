@@ -11,6 +11,7 @@ from agents.controls import control_record, read_control
 from agents.settings import LearnSettings
 from infra.commands.progress import progress
 from infra.commands.shell import AsJson, out, print_json, run
+from infra.commands.tune import tune
 from schemas import ids
 from schemas.clock import now_ms
 from schemas.errors import SettingsInvalid
@@ -23,8 +24,9 @@ from streams.subscription import Subscription
 SOURCE = "/cli/learn"
 
 learn_app = typer.Typer(
-    help="Pause learning, let it go on, make versions again.", no_args_is_help=True
+    help="Pause learning, let it go on, make versions again, tune.", no_args_is_help=True
 )
+learn_app.command()(tune)
 
 Adapter = Annotated[str | None, typer.Option(help="Which adapter; default: the one that learns.")]
 Why = Annotated[str, typer.Option("--reason", help="Kept with the event.")]

@@ -6,17 +6,17 @@ import asyncio
 import os
 import shutil
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agents.gateway.settings import GatewaySettings
-from agents.learning_paths import gate_set_path
 from agents.monitor.settings import MonitorSettings
-from agents.settings import LearnSettings
 from agents.study_settings import StudySettings
 from infra.commands.analytics import windows_wanted
+from infra.commands.fleet import tell_devices
+from infra.commands.gate_set import make_gate_set
 from infra.commands.next_steps import next_steps, show_tracking
 from infra.commands.shell import AsJson, err, out, print_json, run
 from infra.doctor import diagnose
@@ -40,14 +40,25 @@ from infra.supervisor import Notice, Supervisor
 from schemas.errors import SettingsInvalid
 from streams.settings import KafkaSettings, load
 
+if TYPE_CHECKING:
+    from infra.federation import Operator
+
 # Turns that an OpenMP thread waits for the next product before it sleeps: some 0.1 ms.
 SPIN_COUNT: Final = "10000"
 _WORKERS: Final = (*EVERYTHING, STUDY, FEDERATE, TRACK)
 
 
-def up() -> None:
+def up(
+    federation: Annotated[
+        bool, typer.Option("--federation", help="Let devices teach too: SuperLink, gate, agent.")
+    ] = False,
+    federation_host: Annotated[
+        str, typer.Option(help="Name or address by which devices reach this machine.")
+    ] = "127.0.0.1",
+) -> None:
     """Start Kafka, its topics and every agent on this machine; Ctrl-C stops them."""
     settings, gateway = load(LocalSettings), load(GatewaySettings)
+    operator = _operator(federation_host) if federation else None
     _require_free(
         settings.kafka_port,
         settings.kafka_controller_port,
@@ -60,15 +71,41 @@ def up() -> None:
         data_dir,
         settings.kafka_port,
         settings.kafka_controller_port,
-        agents=tracked((*EVERYTHING, STUDY) if load(StudySettings).enabled else EVERYTHING),
-        windows=windows_wanted(),
+        _federating(operator),
+        _wanted(operator),
+        windows_wanted(),
     )
+    river.parts.extend([] if operator is None else operator.parts)
 
     async def work() -> None:
         next_steps(river, gateway.port)
+        if operator is not None:
+            tell_devices(operator)
+        metrics = f"http://127.0.0.1:{load(MonitorSettings).metrics_port}/metrics"
+        out.print(f"Figures for Prometheus are at {metrics}", markup=False)
         await asyncio.Event().wait()
 
     run(supervised(river, work))
+
+
+def _wanted(operator: Operator | None) -> tuple[str, ...]:
+    """All agents, with those that a setting or an option adds."""
+    studying = (STUDY,) if load(StudySettings).enabled else ()
+    federating = () if operator is None else (FEDERATE,)
+    return tracked((*EVERYTHING, *studying, *federating))
+
+
+def _operator(host: str) -> Operator:
+    # Imported late: it brings Flower.
+    from infra.federation import GATE_PORT, operator
+
+    return operator(host, GATE_PORT)
+
+
+def _federating(operator: Operator | None) -> dict[str, str]:
+    if operator is None:
+        return {}
+    return {"HEADWATER_FEDERATE_SUPERLINK_FOLDER": str(operator.folder)}
 
 
 def demo(
@@ -80,13 +117,16 @@ def demo(
     """Start everything, ingest the standard library's docstrings, ask, rate, teach, measure."""
     from infra.demo.learning import LEARNING_ENV
     from infra.demo.run import demonstrate
+    from infra.demo.windows import WINDOWS_ENV
 
     data_dir = load(LocalSettings).data_dir.expanduser().absolute() / "demo"
     distribution = fetched()
     shutil.rmtree(data_dir, ignore_errors=True)
     agents = tracked(EVERYTHING) if learning else (*ANSWERING, GATEWAY, MONITOR)
     gateway_port, port, controller_port = _ports()
-    env = LEARNING_ENV | {
+    env = {
+        **LEARNING_ENV,
+        **WINDOWS_ENV,
         "HEADWATER_GATEWAY_PORT": str(gateway_port),
         "HEADWATER_MONITOR_METRICS_PORT": str(_metrics_port()),
     }
@@ -95,7 +135,7 @@ def demo(
     kafka = load(KafkaSettings, bootstrap=river.bootstrap)
 
     async def work() -> dict[str, Any]:
-        summary = await demonstrate(kafka, learning)
+        summary = await demonstrate(kafka, learning, windows)
         if once:
             show_tracking(river)
         else:
@@ -121,7 +161,7 @@ def agent(name: Annotated[str, typer.Argument(help=", ".join(_WORKERS))]) -> Non
     elif name == "join":
         from agents.join import main
     elif name == "learn":
-        _make_gate_set()
+        make_gate_set()
         from agents.learn import main
     elif name == STUDY:
         _make_general_set()
@@ -133,24 +173,17 @@ def agent(name: Annotated[str, typer.Argument(help=", ".join(_WORKERS))]) -> Non
     elif name == GATEWAY:
         from infra.pages.serve import main
     elif name == FEDERATE:
-        _make_gate_set()
+        make_gate_set()
+        from infra.federation import operator_settings
+
+        folder = str(operator_settings().superlink_folder)
+        os.environ.setdefault("HEADWATER_FEDERATE_SUPERLINK_FOLDER", folder)
         from agents.federate import main
     elif name == TRACK:
         from agents.track import main
     else:
         raise SettingsInvalid(f"There is no agent {name!r}.", f"The agents: {', '.join(_WORKERS)}.")
     main()
-
-
-def _make_gate_set() -> None:
-    """The questions that learn's gate asks where none are set: ours, on the standard library."""
-    settings = load(LearnSettings)
-    path = gate_set_path(settings)
-    if settings.gate_set is None and not path.exists():
-        # Imported late: it reads the docstrings of many modules.
-        from infra.demo.questions import write_gate_set
-
-        write_gate_set(path)
 
 
 def _make_general_set() -> None:

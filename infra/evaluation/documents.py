@@ -18,6 +18,7 @@ from infra.demo.questions import questions
 from models.engine.load import Loaded
 from models.learning.batches import EncodedAnswer, encode_answer
 from models.learning.learner import end_token_of
+from models.learning.lora import LoraShape
 from models.learning.user_gradients import AdaptedModel
 from models.privacy.noise import Tensors
 from models.prompting import build_messages
@@ -30,7 +31,7 @@ from schemas.events import Document
 
 Rows = list[EncodedAnswer]
 # Enough to tell 0.5 %, and few enough to be measured several times.
-_TEXTS_MAX = 24
+_TEXTS_MAX = 16
 _TEXT_TOKENS = 160
 _ARTICLES_MIN = 4
 
@@ -91,22 +92,31 @@ class Trial:
         ]
         items = general_items()
         self.probes = _probes(loaded, articles, studied, items)
+        self._shape = curriculum.student.shape
         # All of the stream is studied: the articles to come take the gate's place.
         whole = replace(curriculum, held_out_of=0)
         self.study = Study(loaded, whole, items, folder, "documents", "base")
 
     def run(self, points: int, told: Callable[[Point], None]) -> None:
-        """Studies the whole stream; the first point is before it."""
+        """Studies the stream from where its folder says; the first point is before all of it."""
         started_s = time.monotonic()
         told(self._point(0, started_s))
-        ends = [len(self.stream) * number // points for number in range(1, points + 1)]
-        for count, text in enumerate(self.stream, start=1):
+        ends = {len(self.stream) * number // points for number in range(1, points + 1)}
+        begun = self.study.notes.studied + len(self.study.notes.waiting)
+        if begun == len(self.stream):
+            told(self._point(begun, started_s))
+        for count, text in enumerate(self.stream[begun:], start=begun + 1):
             self.study.read(text)
             if self.study.due:
                 self.study.lesson()
                 self.study.save()
             if count in ends:
                 told(self._point(count, started_s))
+
+    @property
+    def studied(self) -> tuple[Tensors, LoraShape]:
+        """The adapter as it is now."""
+        return self.study.student.adapter, self._shape
 
     def _point(self, passages: int, started_s: float) -> Point:
         student = self.study.student
@@ -140,8 +150,8 @@ def _probes(
 ) -> Probes:
     tokenizer, end = loaded.tokenizer, end_token_of(loaded)
 
-    def rows(texts: Sequence[str]) -> Rows:
-        found = encode_texts(tokenizer, texts[:_TEXTS_MAX], _TEXT_TOKENS)
+    def rows(texts: Sequence[str], most: int = _TEXTS_MAX) -> Rows:
+        found = encode_texts(tokenizer, texts[:most], _TEXT_TOKENS)
         return rows_alone(found, separator(tokenizer))
 
     general = encode_general(tokenizer, end, items)
@@ -153,10 +163,12 @@ def _probes(
             found.answer,
             256,
         )
-        for found in questions("held-out")[:_TEXTS_MAX]
+        for found in questions("held-out")[:24]
     ]
     return Probes(
-        to_come=rows([document.text for article in articles[studied:] for document in article[:2]]),
+        to_come=rows(
+            [document.text for article in articles[studied:] for document in article[:2]], 24
+        ),
         old=rows([document.text for article in articles[:studied] for document in article][:12]),
         general=list(general.gate_texts[:_TEXTS_MAX]),
         packages=rows(_package_descriptions()),

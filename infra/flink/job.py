@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from infra.flink.provision import FlinkDistribution
 from streams.settings import KafkaSettings
 from streams.windows.kafka_options import kafka_options
 from streams.windows.render import fingerprint, render
 from streams.windows.settings import AnalyticsSettings
-
-JOB_NAME: Final = "windows"
 
 
 def make_order(
@@ -22,7 +20,7 @@ def make_order(
     It holds Kafka's passwords.
     """
     own = folder / fingerprint(kafka.topic_prefix, settings)
-    config = flink_config(flink, settings, own)
+    config = {"pipeline.name": job_name(kafka), **flink_config(flink, settings, own)}
     restored = newest_checkpoint(own)
     if restored is not None:
         config["execution.state-recovery.path"] = restored.as_uri()
@@ -30,12 +28,16 @@ def make_order(
     return {"config": config, "statements": statements}
 
 
+def job_name(kafka: KafkaSettings) -> str:
+    """One job for each prefix of topics."""
+    return kafka.group_name("windows")
+
+
 def flink_config(
     flink: FlinkDistribution, settings: AnalyticsSettings, checkpoints: Path
 ) -> dict[str, str]:
     """Configuration of the job and, where it runs here, of the small Flink around it."""
     config = {
-        "pipeline.name": JOB_NAME,
         "pipeline.jars": flink.connector.as_uri(),
         "pipeline.object-reuse": "true",
         # One task for each operator: to add up twice would only cost.

@@ -8,7 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import Final, NoReturn
 
-from infra.flink.job import make_order
+from agents.ready_file import touch_ready_file
+from infra.flink.cluster import follow, job_runs, wait_for_cluster
+from infra.flink.job import job_name, make_order
 from infra.flink.provision import FlinkDistribution
 from streams import windows
 from streams.settings import KafkaSettings
@@ -31,6 +33,8 @@ def become_flink(
     flink: FlinkDistribution, kafka: KafkaSettings, settings: AnalyticsSettings, folder: Path
 ) -> NoReturn:
     """Replace this process by the one that runs the jobs; checkpoints are in `folder`."""
+    if settings.cluster is not None:
+        _wait_until_alone(settings.cluster, job_name(kafka))
     folder.mkdir(parents=True, exist_ok=True)
     log_settings = folder / "log4j2.properties"
     log_settings.write_text(LOG_SETTINGS, "utf-8")
@@ -42,6 +46,14 @@ def become_flink(
     os.nice(NICENESS)
     env = os.environ | java_environment(flink, settings, log_settings)
     os.execve(flink.python, [str(flink.python), str(MAIN)], env)
+
+
+def _wait_until_alone(cluster: str, name: str) -> None:
+    """A job of ours that runs on the cluster goes on without whoever submitted it."""
+    wait_for_cluster(cluster)
+    if job_runs(cluster, name):
+        touch_ready_file()
+        follow(cluster, name)
 
 
 def java_environment(

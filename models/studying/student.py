@@ -1,6 +1,7 @@
 """The student: one optimizer step for each lesson.
 
-Every token counts the same, whether its text is new, old or general. To follow the base model's
+Every row counts the same, a short answer as much as 512 tokens of passages: counted by token,
+answers have no weight, and are unlearned (docs/STUDYING.md). To follow the base model's
 distribution on general texts instead was tried, and took three times as long on a processor
 (docs/STUDYING.md).
 """
@@ -14,7 +15,7 @@ import torch
 
 from models.learning.batches import EncodedAnswer, pad
 from models.learning.lora import LoraShape
-from models.learning.losses import answer_log_likelihoods
+from models.learning.losses import answer_log_likelihoods, correction_losses
 from models.learning.optimizers import Optimizer, OptimizerSettings
 from models.learning.user_gradients import AdaptedModel
 from models.privacy.noise import Tensors
@@ -38,18 +39,18 @@ class Student:
         self._optimizer = Optimizer(settings.optimizer, self.adapter, rounds_max=1)
 
     def step(self, rows: Sequence[EncodedAnswer]) -> float:
-        """Learns from packed rows; returns their loss before, in nats by token.
+        """Learns from rows; returns the mean of their losses before, in nats by token.
 
         Row by row, so that memory does not grow with the lesson, and in order, so that the same
         lesson gives the same weights.
         """
         weights = {name: w.clone().requires_grad_() for name, w in self.adapter.items()}
-        tokens = sum(len(row.answer) for row in rows)
         total = 0.0
         for row in rows:
             with self.model.using(weights):
                 batch = pad([row], self.model.model.device)
-                loss = -answer_log_likelihoods(self.model.model, batch)[0].sum() / tokens
+                each = correction_losses(*answer_log_likelihoods(self.model.model, batch))
+                loss = each.sum() / len(rows)
                 loss.backward()
             total += float(loss.detach())
         gradient = {

@@ -38,7 +38,7 @@ class Curriculum:
     student: StudentSettings
     new: int = 8
     old: int = 2
-    general: int = 3
+    general: int = 4
     reservoir: int = 512
     held_out_of: int = 8
     fresh_kept: int = 32
@@ -76,7 +76,7 @@ class Study:
         except HeadwaterError:
             self._lock.close()
             raise
-        model = AdaptedModel(loaded.model, settings.student.shape)
+        model = AdaptedModel(loaded.model, settings.student.shape, packed=True)
         begun = new_adapter(loaded.model, settings.student.shape)
         self.student = Student(model, settings.student, begun)
         if tensors:

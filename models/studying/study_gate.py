@@ -46,7 +46,7 @@ class StudyGate:
 
     def _live_loss(self, live: LiveVersion, fresh: Sequence[EncodedAnswer]) -> float:
         # It may have another shape than the candidate's: the settings may have changed since.
-        model = AdaptedModel(self._model.model, live.shape)
+        model = AdaptedModel(self._model.model, live.shape, packed=True)
         try:
             return token_loss(model, live.adapter, fresh)
         finally:

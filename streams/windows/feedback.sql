@@ -26,7 +26,6 @@ SELECT
   JSON_OBJECT(KEY 'prompt_id' VALUE prompt_id, KEY 'feedback_id' VALUE feedback_id) AS labels,
   JSON_OBJECT(
     KEY 'late' VALUE 1e0,
-    KEY 'unmatched' VALUE 0e0,
     KEY 'reward_mean' VALUE rating
     ABSENT ON NULL
   ) AS `values`
@@ -39,7 +38,6 @@ SELECT
   window_end,
   JSON_OBJECT(KEY 'what' VALUE 'unmatched') AS labels,
   JSON_OBJECT(
-    KEY 'late' VALUE 0e0,
     KEY 'unmatched' VALUE COUNT(*),
     KEY 'reward_mean' VALUE AVG(rating)
     ABSENT ON NULL

@@ -15,7 +15,7 @@ from infra.local_kafka import LocalKafka
 from models.artifacts import fetch
 from models.learning.adapter_files import read_adapter
 from models.studying.notes import Notes, read_notes, study_file
-from schemas.events import LEARNING_ROUND
+from schemas.events import STUDY_ROUND
 from schemas.topics import ANALYTICS
 from streams.settings import KafkaSettings
 
@@ -62,7 +62,7 @@ def test_passages_become_versions_and_deleted_ones_are_not_kept(
         ids_kept = {text.text_id for text in [*notes.reservoir.texts, *notes.waiting]}
         assert passage(number).passage_id not in ids_kept
         rounds = await until(kafka, ANALYTICS, lambda found: len(found) >= 2)
-        assert {statistic.name for statistic in rounds} == {LEARNING_ROUND}
+        assert {statistic.name for statistic in rounds} == {STUDY_ROUND}
 
     with running([study_part(kafka, tiny_model, tmp_path)], tmp_path) as supervisor:
         asyncio.run(story(supervisor))

@@ -27,23 +27,26 @@ class Made:
     at_ms: int | None
 
 
-def make_exchanges(count: int, begin_ms: int, span_s: int, seed: int = 0) -> list[Made]:
+def make_exchanges(
+    count: int, begin_ms: int, span_s: int, seed: int = 0, sketch: int = 16
+) -> list[Made]:
     """Answers of two versions over `span_s` seconds, and feedback on some, in order of time.
 
-    Some feedback is for no answer, some comes long after it, some has labels.
+    Some feedback is for no answer, some comes long after it, some has labels. `sketch` is how many
+    numbers stand for a prompt's embedding.
     """
     chance = random.Random(seed)
     made = []
     for number in range(count):
         finished_ms = begin_ms + int(number * span_s * 1_000 / count)
-        answer = _answer(number, finished_ms, chance)
+        answer = _answer(number, finished_ms, chance, sketch)
         made.append(answer)
         if chance.random() < 0.4:
             made.append(_feedback(number, finished_ms, chance))
     return sorted(made, key=lambda record: record.at_ms or 0)
 
 
-def _answer(number: int, finished_ms: int, chance: random.Random) -> Made:
+def _answer(number: int, finished_ms: int, chance: random.Random, sketch: int) -> Made:
     total_ms = chance.randint(200, 4_000)
     prompted_ms = finished_ms - total_ms
     prompt_id = f"p{number}"
@@ -59,7 +62,7 @@ def _answer(number: int, finished_ms: int, chance: random.Random) -> Made:
         "cited": [],
         "usage": {"prompt_tokens": 20, "completion_tokens": chance.randint(1, 60)},
         "prompt_chars": chance.randint(5, 900),
-        "prompt_sketch": [chance.gauss(0.0, 0.25) for _ in range(16)],
+        "prompt_sketch": [chance.gauss(0.0, 0.25) for _ in range(sketch)],
         "conversation_id": f"c{number // 7}" if number % 5 else None,
         "timings": {
             "prompted_ms": prompted_ms,
