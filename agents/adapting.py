@@ -88,6 +88,7 @@ class Adapting:
             outcome_id=outcome.outcome_id,
             at_ms=outcome.at_ms,
             decision=decision,
+            user=outcome.user,
             weight=judged.weight if self._acts else 1.0,
             reasons=list(judged.reasons),
             outcome=outcome if whole else None,
