@@ -116,17 +116,18 @@ class Study:
         return True
 
     def lesson(self) -> float:
-        """One step on what waits; its loss before. Not saved yet."""
+        """One step on what waits; the loss of the new texts before it. Not saved yet."""
         notes, settings = self.notes, self._settings
         new, notes.waiting = notes.waiting[: settings.new], notes.waiting[settings.new :]
         old = notes.reservoir.draw(settings.old)
-        rows = pack(self._encoded([*new, *old]), self._between, settings.row_tokens)
-        loss = self.student.step([*rows, *self._next_general()])
+        fresh, known = self._packed(new), self._packed(old)
+        losses = self.student.step([*fresh, *known, *self._next_general()])
         for text in new:
             notes.reservoir.offer(text)
         notes.lessons += 1
         notes.studied += len(new)
-        return loss
+        counts = [len(row.answer) for row in fresh]
+        return sum(n * loss for n, loss in zip(counts, losses, strict=False)) / max(1, sum(counts))
 
     def release(self, live: Callable[[], LiveVersion | None]) -> Judgement:
         """Judges what was studied against what is `live` (against the base in a rebuild).
@@ -193,6 +194,9 @@ class Study:
         digest = write_adapter(folder, adapter, shape, self._base)
         made_ms = time.time_ns() // 1_000_000
         return Made(self.version, str(folder), digest, parent, made_ms, judgement.evaluation)
+
+    def _packed(self, texts: Sequence[Text]) -> list[EncodedAnswer]:
+        return pack(self._encoded(texts), self._between, self._settings.row_tokens)
 
     def _fresh(self) -> list[EncodedAnswer]:
         return rows_alone(self._encoded(self.notes.fresh), self._between)

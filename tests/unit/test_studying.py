@@ -119,7 +119,8 @@ def test_the_reservoir_forgets_what_is_deleted_and_replaces_what_is_new() -> Non
 
 
 def test_lessons_teach_what_they_are_about(loaded: Loaded, tmp_path: Path) -> None:
-    study = a_study(loaded, tmp_path, held_out_of=0)
+    eager = StudentSettings(SHAPE, OptimizerSettings("adam", 5e-2))
+    study = a_study(loaded, tmp_path, student=eager, held_out_of=0, general=0)
     losses = studied(study, 0, 24)
     study.close()
     assert len(losses) == 12
