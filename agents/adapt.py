@@ -82,11 +82,12 @@ class Adapt:
 
     async def _learn(self, adapting: Adapting, records: Sequence[Record]) -> None:
         # 1.
-        verdicts, refused = await self._in_thread(_take, adapting, records)
+        judged, refused = await self._in_thread(_take, adapting, records)
+        verdicts = [verdict for verdict, _ in judged]
         # 2.
         for record, error in refused:
             await bury(self._producer, record, "adapt", error)
-        await asyncio.gather(*(self._producer.send(_record(verdict)) for verdict in verdicts))
+        await asyncio.gather(*(self._producer.send(_outgoing(*pair)) for pair in judged))
         # 3.
         await self._in_thread(adapting.commit)
         # 4.
@@ -116,8 +117,8 @@ class Adapt:
 
 def _take(
     adapting: Adapting, records: Sequence[Record]
-) -> tuple[list[Verdict], list[tuple[Record, EventInvalid]]]:
-    """The verdicts on a batch, and what is no outcome."""
+) -> tuple[list[tuple[Verdict, Record]], list[tuple[Record, EventInvalid]]]:
+    """The verdicts on a batch with what they are on, and what is no outcome."""
     verdicts, refused = [], []
     for record in records:
         try:
@@ -126,13 +127,14 @@ def _take(
             refused.append((record, error))
             continue
         if (verdict := adapting.add(outcome, record.offset)) is not None:
-            verdicts.append(verdict)
+            verdicts.append((verdict, record))
     return verdicts, refused
 
 
-def _record(verdict: Verdict) -> Outgoing:
+def _outgoing(verdict: Verdict, record: Record) -> Outgoing:
     name = verdict.outcome_id
-    made = headers.make_headers(VERDICTS, f"{name}/{verdict.decision}", SOURCE)
+    trace = headers.child_traceparent(headers.header(record.headers, "traceparent"))
+    made = headers.make_headers(VERDICTS, f"{name}/{verdict.decision}", SOURCE, trace)
     return Outgoing(VERDICTS, name, codec.checked(VERDICTS, verdict), made)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -105,7 +106,7 @@ class Choices:
         arm = draw(chances, question.prompt_id)
         variant = self._variants[arm]
         choice = Choice(variant.name, float(chances[arm]), self._version, variant.adapter, features)
-        return Question(question.taken, question.prompt_id, with_variant(prompt, variant), choice)
+        return replace(question, prompt=with_variant(prompt, variant), choice=choice)
 
     def _unlearned(self) -> Estimates:
         names = [variant.name for variant in self._variants]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from agents.chunks import Part
+from agents.questions import question_text
 from agents.sampling import logprob_event, request_of_choice, sampling_params
 from models.engine.protocol import DEFAULT_ADAPTER, Engine, GenerationRequest, Piece
 from models.prompting import ChatMessage, build_messages, cited_passages, fit_passages
@@ -102,6 +103,8 @@ class Draft:
             logprobs=first.logprobs,
             alternatives=[choice.alternative() for choice in self.choices[1:]],
             choice=context.choice,
+            prompt_chars=len(question_text(context.prompt)),
+            prompt_sketch=context.prompt_sketch,
         )
 
     def chunk(self, index: int, part: Part) -> TokenChunk:

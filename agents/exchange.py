@@ -35,7 +35,7 @@ class Exchange(msgspec.Struct, frozen=True, omit_defaults=True):
     """One prompt's state; `since_ms` is the broker's time of what came first.
 
     `waiting` is feedback that came before the answer was known, `taken` the ids of all that became
-    examples.
+    examples, `trace` the answer's traceparent.
     """
 
     partition: int
@@ -44,6 +44,7 @@ class Exchange(msgspec.Struct, frozen=True, omit_defaults=True):
     answered: Answered | None = None
     waiting: list[Record] = []
     taken: list[str] = []
+    trace: str | None = None
 
     @property
     def complete(self) -> bool:
@@ -55,7 +56,7 @@ def asked(exchange: Exchange, context: Context) -> Exchange:
     return msgspec.structs.replace(exchange, messages=context.prompt.messages)
 
 
-def answered(exchange: Exchange, generation: Generation) -> Exchange:
+def answered(exchange: Exchange, generation: Generation, trace: str | None = None) -> Exchange:
     """With the answer known."""
     found = Answered(
         generation.generation_id,
@@ -67,7 +68,7 @@ def answered(exchange: Exchange, generation: Generation) -> Exchange:
         _features(generation),
         generation.choice,
     )
-    return msgspec.structs.replace(exchange, answered=found)
+    return msgspec.structs.replace(exchange, answered=found, trace=trace)
 
 
 def _features(generation: Generation) -> dict[str, float]:

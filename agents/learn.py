@@ -6,6 +6,7 @@ weights change together (`models/privacy/ledger_store.py` gives the order of a r
 2. read examples from the ledger's offsets on, until one completes a cohort,
 3. do its round in a thread; the gate decides whether it is released; go on at 1.
 Where the guard decides what is learned from, examples are read from its verdicts instead.
+While `controls` says that the adapter is paused, no example is taken (`controls`).
 After the last round of the plan one event says so. Serving goes on, and so does this process.
 """
 
@@ -14,30 +15,36 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import torch
 
 from agents.adapt_settings import AdaptSettings, guards_learning
+from agents.controls import LearningSwitch
 from agents.dead_letters import bury
+from agents.freshness import FeedbackWaiting
 from agents.learning import Learning, model_name
 from agents.live_version import LiveUpdate, read_live
 from agents.releases import (
     begun_record,
     ended_record,
+    progressive_record,
     release_update,
     round_record,
     update_record,
 )
 from agents.settings import GenerateSettings, LearnSettings, WorkerSettings
 from agents.standalone import run
+from agents.tracing import Attributes, make_tracing
 from models.artifacts import store
 from models.learning.examples import TrainingExample
 from models.learning.gate import LiveVersion
-from schemas import codec
+from models.privacy.ledger import Round
+from schemas import codec, headers
 from schemas.clock import now_ms
 from schemas.errors import EventInvalid
 from schemas.events import Example, ModelUpdate, Verdict
@@ -46,8 +53,11 @@ from streams.follower import Follower
 from streams.producer import Producer
 from streams.records import Record
 from streams.settings import KafkaSettings, load
+from streams.spans import traceparent
 
 T = TypeVar("T")
+# As many as OpenTelemetry keeps of one span.
+_LINKS_MAX: Final = 128
 
 log = logging.getLogger("headwater.learn")
 
@@ -64,30 +74,38 @@ class Learn:
         self._guarded = guarded
         self._topic = VERDICTS if guarded else EXAMPLES
         self._producer = Producer(kafka)
+        self._tracing = make_tracing("learn")
+        # Of the examples of the open cohort: what an update comes of.
+        self._traces: deque[str] = deque(maxlen=_LINKS_MAX)
         self._live = LiveUpdate(kafka, settings.adapter)
+        self._switch = LearningSwitch(kafka, settings.adapter)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="headwater-learn")
         self._examples: Follower | None = None
+        self._waiting = FeedbackWaiting()
         self.ready = asyncio.Event()
 
     async def work(self) -> None:
         """Learn until the plan is done, then do nothing for ever."""
         await self._live.open()
+        await self._switch.open()
         learning = await self._in_thread(
             lambda: Learning(self._settings, self._model, self._read_live, self._guarded)
         )
         self._learning: Learning = learning
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._live.follow())
+            tasks.create_task(self._switch.follow())
             await self._producer.send(begun_record(learning.opening, now_ms()))
             await self._publish()
             await self._tell_last()
             self._examples = Follower(
-                self._kafka, self._topic, _starts(self._topic, learning.rounds.offsets)
+                self._kafka, self._topic, starts(self._topic, learning.rounds.offsets)
             )
             await self._examples.open()
             self.ready.set()
             while not learning.spent:
                 for record in await self._examples.batch():
+                    await self._switch.running.wait()
                     await self._take(record)
             await self._end()
 
@@ -99,7 +117,9 @@ class Learn:
             await self._in_thread(self._learning.close)
         self._thread.shutdown(wait=True, cancel_futures=True)
         await self._live.close()
+        await self._switch.close()
         await self._producer.close()
+        await self._tracing.close()
 
     async def _take(self, record: Record) -> None:
         try:
@@ -108,6 +128,7 @@ class Learn:
             if example is None:
                 return
             source = f"{self._topic.name}/{record.partition}"
+            self._waiting.add(example.example_id, record.timestamp_ms)
             found = await self._in_thread(
                 self._learning.add, training_example(example, weight), source, record.offset + 1
             )
@@ -115,14 +136,36 @@ class Learn:
             # Read again after a restart, it is buried again, under the same id.
             await bury(self._producer, record, "learn", error)
             return
+        trace = headers.header(record.headers, "traceparent")
+        if trace is not None and self._tracing.on:
+            self._traces.append(trace)
         if found is not None:
             log.info("round %d: %s, epsilon %s", found.number, found.evaluation, found.epsilon)
-            await self._publish()
+            await self._tell(found)
             await self._producer.send(round_record(self._learning.opening, found))
+            for wait in self._waiting.told(found.model_version, found.released):
+                await self._producer.send(wait)
+            if told := self._learning.progressive:
+                await self._producer.send(progressive_record(self._learning.opening, found, told))
 
-    async def _publish(self) -> None:
+    async def _tell(self, found: Round) -> None:
+        """Publishes a round within its span: it has many parents, so it links to them."""
+        told: Attributes = {
+            "headwater.adapter": self._settings.adapter,
+            "headwater.model_version": found.model_version,
+            "headwater.released": str(found.released).lower(),
+        }
+        name = f"update {self._settings.adapter}"
+        span = self._tracing.start(name, None, attributes=told, links=list(self._traces))
+        self._traces.clear()
+        try:
+            await self._publish(traceparent(span))
+        finally:
+            span.end()
+
+    async def _publish(self, trace: str | None = None) -> None:
         for update in await self._in_thread(self._unpublished):
-            await self._producer.send(update_record(update))
+            await self._producer.send(update_record(update, trace))
             # Before the topic brings it back: the next candidate is compared with this one.
             self._live.update = update
             await self._in_thread(
@@ -189,7 +232,7 @@ def training_example(example: Example, weight: float = 1.0) -> TrainingExample:
     )
 
 
-def _starts(topic: Topic, offsets: dict[str, int]) -> dict[int, int]:
+def starts(topic: Topic, offsets: dict[str, int]) -> dict[int, int]:
     """Where reading goes on, by partition; those not named are read from their beginning."""
     places = {tuple(source.split("/", 1)): offset for source, offset in offsets.items()}
     return {int(number): offset for (name, number), offset in places.items() if name == topic.name}

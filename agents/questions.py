@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from opentelemetry.trace import INVALID_SPAN, Span
+
 from agents.identity import event_id
 from agents.intake import Taken
 from schemas import codec
@@ -23,6 +25,7 @@ class Question:
     prompt_id: str
     prompt: Prompt | None
     choice: Choice | None = None
+    span: Span = INVALID_SPAN
 
 
 def decode_prompt(record: Record) -> tuple[str, Prompt | None]:

@@ -26,10 +26,13 @@ from agents.intake import Intake, Taken
 from agents.passage_feed import PassageFeed
 from agents.questions import Question, decode_prompt, question_text
 from agents.settings import EmbedderSettings, RetrieveSettings, WorkerSettings
+from agents.tracing import Tracing, make_tracing
 from agents.worker import follow_assignment, make_app, raw_topic, run
 from models.embedder import Embedder
 from models.retrieval.retriever import Found, Retriever
+from models.sketch import sketches
 from schemas.events import Prompt
+from schemas.headers import header
 from schemas.topics import PASSAGES, PROMPTS
 from streams.producer import Outgoing, Producer
 from streams.settings import KafkaSettings, load
@@ -45,7 +48,9 @@ class Retrieve:
         retriever: Retriever,
         settings: RetrieveSettings,
         choices: Choices,
+        tracing: Tracing | None = None,
     ) -> None:
+        self._tracing = tracing or make_tracing("retrieve")
         self._embedder = embedder
         self._retriever = retriever
         self._settings = settings
@@ -72,10 +77,14 @@ class Retrieve:
         await self.choices.close()
         await self._producer.close()
         self._retriever.close()
+        await self._tracing.close()
 
     async def _decode(self, taken: Taken) -> Question | None:
         try:
-            return Question(taken, *decode_prompt(taken.record))
+            prompt_id, prompt = decode_prompt(taken.record)
+            span = self._tracing.process(PROMPTS, header(taken.record.headers, "traceparent"))
+            span.set_attribute("headwater.prompt_id", prompt_id)
+            return Question(taken, prompt_id, prompt, span=span)
         except Exception as error:
             await self._bury(taken, error)
             return None
@@ -93,13 +102,17 @@ class Retrieve:
         ]
         vectors = self._embedder.embed([text for _, _, text in embedded])
         found: list[list[Found]] = [[] for _ in asked]
-        for (number, prompt, text), vector in zip(embedded, vectors, strict=True):
+        known: list[list[float]] = [[] for _ in asked]
+        for (number, prompt, text), vector, sketch in zip(
+            embedded, vectors, sketches(vectors), strict=True
+        ):
+            known[number] = sketch
             if on_trial[number]:
                 asked[number] = self.choices.choose(asked[number], vector)
             wanted = asked[number].prompt or prompt
             if wanted.retrieval.top_k:
                 found[number] = self._search_one(wanted, text, vector)
-        return [context_record(*pair) for pair in zip(asked, found, strict=True)]
+        return [context_record(*each) for each in zip(asked, found, known, strict=True)]
 
     def _search_one(self, prompt: Prompt, text: str, vector: np.ndarray) -> list[Found]:
         wanted = prompt.retrieval
@@ -120,9 +133,12 @@ class Retrieve:
                 raise
             await self._refuse(question, error)
         else:
+            question.span.end()
             await question.taken.done()
 
     async def _refuse(self, question: Question, error: Exception) -> None:
+        question.span.set_attribute("error.type", type(error).__name__)
+        question.span.end()
         await self._bury(question.taken, error)
 
     async def _bury(self, taken: Taken, error: Exception) -> None:

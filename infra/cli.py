@@ -10,6 +10,7 @@ import sys
 import typer
 from click.exceptions import ClickException
 
+from infra.commands.analytics import analytics_app
 from infra.commands.ask import ask, feedback
 from infra.commands.dead_letters import dead_letters_app
 from infra.commands.fleet import edge_app
@@ -38,6 +39,7 @@ cli = typer.Typer(
 )
 for command in (up, demo, publish, ask, watch, feedback, topics, doctor, bench, agent):
     cli.command()(command)
+cli.add_typer(analytics_app, name="analytics")
 cli.add_typer(dead_letters_app, name="dead-letters")
 cli.add_typer(eval_app, name="eval")
 cli.add_typer(keys_app, name="keys")

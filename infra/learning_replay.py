@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.learning import lora_shape, model_name, open_learner
+from agents.learner_parts import open_learner
+from agents.learning import lora_shape, model_name
 from agents.learning_paths import learning_folder, ledger_path, versions_folder
 from agents.settings import GenerateSettings, LearnSettings
 from infra.learned_examples import read_cohorts

@@ -24,9 +24,11 @@ AGENTS: Final = (*ANSWERING, *LEARNING, ADAPT)
 GATEWAY: Final = "gateway"
 # A setting of its own starts it (HEADWATER_STUDY_ENABLED).
 STUDY: Final = "study"
+WINDOWS: Final = "windows"
 # Beside a SuperLink (`headwater edge serve`); not part of `headwater up`.
 FEDERATE: Final = "federate"
-EVERYTHING: Final = (*AGENTS, GATEWAY)
+MONITOR: Final = "monitor"
+EVERYTHING: Final = (*AGENTS, GATEWAY, MONITOR)
 # Beside them where it is installed and switched on; nobody waits for it.
 TRACK: Final = "track"
 
@@ -47,8 +49,12 @@ def local_river(
     controller_port: int,
     env: Mapping[str, str] | None = None,
     agents: tuple[str, ...] = AGENTS,
+    windows: bool = False,
 ) -> River:
-    """Kafka, its topics and one worker of each agent; `env` goes to the agents."""
+    """Kafka, its topics and one worker of each agent; `env` goes to the agents.
+
+    `windows` adds the windowed statistics, whose Flink must be provisioned.
+    """
     settings = load(LocalSettings)
     kafka = LocalKafka(
         distribution, data_dir / "kafka", port, controller_port, heap_mib=settings.kafka_heap_mib
@@ -77,6 +83,7 @@ def local_river(
             restart=False,
         ),
         *(agent_part(name, shared) for name in agents),
+        *([windows_part(data_dir, shared)] if windows else []),
     ]
     return River(parts, data_dir, bootstrap)
 
@@ -112,6 +119,24 @@ def agent_part(name: str, env: Mapping[str, str], instance: str = "0") -> Part:
         # Reading the log is all there is to do, and the message shows its end.
         remedy=_agent_remedy,
     )
+
+
+def windows_part(data_dir: Path, env: Mapping[str, str]) -> Part:
+    """The windowed statistics in one JVM. Nothing waits until they run."""
+    own = {"HEADWATER_ANALYTICS_CHECKPOINTS": str(data_dir / WINDOWS), **env}
+    return Part(
+        WINDOWS,
+        _headwater("analytics", "run"),
+        own,
+        ready=_at_once,
+        after=("topics",),
+        grace_s=2.0,
+        remedy=_agent_remedy,
+    )
+
+
+async def _at_once() -> bool:
+    return True
 
 
 def _headwater(*arguments: str) -> list[str]:

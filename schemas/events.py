@@ -35,6 +35,8 @@ Scalar = Label | int | float | bool
 Metadata = Annotated[dict[Name, Scalar], Meta(max_length=limits.METADATA_ENTRIES_MAX)]
 Answer = Annotated[str, Meta(max_length=limits.ANSWER_CHARS_MAX)]
 
+Sketch = Annotated[list[float], Meta(max_length=limits.SKETCH_NUMBERS_MAX)]
+
 HeaderName = Annotated[str, Meta(max_length=limits.NAME_CHARS_MAX)]
 Framing = Annotated[bytes, Meta(max_length=limits.FRAMING_BYTES_MAX)]
 
@@ -180,7 +182,10 @@ class Choice(Event, frozen=True):
 
 
 class Context(Event, frozen=True):
-    """A prompt together with the passages found for it: nothing downstream has to join."""
+    """A prompt together with the passages found for it: nothing downstream has to join.
+
+    `prompt_sketch` is a projection of the query's embedding, by which drift is noticed.
+    """
 
     prompt_id: Id
     prompt: Prompt
@@ -188,6 +193,7 @@ class Context(Event, frozen=True):
     prompted_ms: TimeMs
     retrieved_ms: TimeMs
     choice: Choice | None = None
+    prompt_sketch: Sketch = []
 
 
 class TopLogprob(Event, frozen=True):
@@ -243,7 +249,8 @@ class Generation(Event, frozen=True):
     """The finished record of one prompt; exactly one is visible to read-committed consumers.
 
     `cited` holds 1-based numbers of `passages` that the answer cites or plainly repeats. Of n
-    answers the first is `text`, the others are `alternatives`.
+    answers the first is `text`, the others are `alternatives`. `prompt_chars` is the length of what
+    the user said last.
     """
 
     generation_id: Id
@@ -263,6 +270,8 @@ class Generation(Event, frozen=True):
     logprobs: Logprobs = []
     alternatives: Annotated[list[Alternative], Meta(max_length=limits.N_MAX - 1)] = []
     choice: Choice | None = None
+    prompt_chars: Count | None = None
+    prompt_sketch: Sketch = []
 
 
 class TokenChunk(Event, frozen=True):
@@ -451,6 +460,8 @@ class Control(Event, frozen=True):
 
 # The name of the statistic that says how long a document took to become retrievable.
 DOCUMENT_FRESHNESS: Final = "document_freshness"
+# That of how long feedback took to be part of a live version.
+FEEDBACK_FRESHNESS: Final = "feedback_freshness"
 # That of the statistic which says with which settings an adapter's learning began.
 LEARNING_BEGUN: Final = "learning_begun"
 # That of the statistic of one round of learning, whether its version was released or not.
@@ -459,6 +470,9 @@ LEARNING_ROUND: Final = "learning_round"
 STUDY_ROUND: Final = "study_round"
 # That of the statistic which says that an adapter's privacy budget is spent.
 LEARNING_ENDED: Final = "learning_ended"
+# Those of a tuning: one candidate's loss in one rung, and the candidate that was left.
+TUNING_RUNG: Final = "tuning_rung"
+TUNING_ENDED: Final = "tuning_ended"
 # Those of the windows (streams/windows): quality by version; feedback that met its answer; feedback
 # that came too late or met none; drift against a reference; conversations; how long documents and
 # feedback took to take effect; privacy spent by adapter; feedback by group of people.

@@ -9,13 +9,14 @@ from schemas.events import (
     LEARNING_BEGUN,
     LEARNING_ENDED,
     LEARNING_ROUND,
+    TUNING_RUNG,
     FederatedRound,
     ModelUpdate,
     Statistic,
 )
 
 # The statistics that tracking reads; the first part of their records' keys.
-STATISTICS: Final = frozenset({LEARNING_BEGUN, LEARNING_ROUND, LEARNING_ENDED})
+STATISTICS: Final = frozenset({LEARNING_BEGUN, LEARNING_ROUND, LEARNING_ENDED, TUNING_RUNG})
 _STEP: Final = "rounds"
 
 
@@ -38,8 +39,8 @@ class Point:
 
 
 def statistic_point(found: Statistic) -> Point | None:
-    """A round, or the beginning or end of an adapter's learning; None for other statistics, and for
-    those of learners that name no run."""
+    """A round, a rung of a tuning, or the beginning or end of an adapter's learning; None for other
+    statistics, and for those of learners that name no run."""
     run = found.labels.get("run")
     if found.name not in STATISTICS or run is None:
         return None
@@ -48,6 +49,18 @@ def statistic_point(found: Statistic) -> Point | None:
         return Point(run, found.window_end_ms, params=labels, tags={"kind": "learning"})
     if found.name == LEARNING_ENDED:
         return Point(run, found.window_end_ms, tags={"kind": "learning"}, ended="FINISHED")
+    if found.name == TUNING_RUNG:
+        kept = labels.pop("kept", "")
+        tags = {"kind": "tuning", "kept": kept}
+        return Point(
+            run,
+            found.window_end_ms,
+            step=int(found.values.get("rung", 0)),
+            metrics=found.values,
+            params=labels,
+            tags=tags,
+            ended=None if kept == "true" else "FINISHED",
+        )
     return Point(
         run,
         found.window_end_ms,

@@ -17,6 +17,7 @@ class WireMeter:
         self._port = int(port)
         self.sent_bytes = 0
         self.received_bytes = 0
+        self._open: set[asyncio.StreamWriter] = set()
 
     @asynccontextmanager
     async def listening(self, port: int) -> AsyncIterator[None]:
@@ -26,10 +27,12 @@ class WireMeter:
             yield
         finally:
             server.close()
-            server.close_clients()
+            for writer in self._open:
+                writer.close()
             await server.wait_closed()
 
     async def _relay(self, near: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
+        self._open.add(back)
         with suppress(OSError):
             far, forth = await asyncio.open_connection(self._host, self._port)
             try:
@@ -42,6 +45,7 @@ class WireMeter:
             finally:
                 forth.close()
                 back.close()
+        self._open.discard(back)
 
     async def _up(self, near: asyncio.StreamReader, forth: asyncio.StreamWriter) -> None:
         while data := await near.read(_READ_BYTES):

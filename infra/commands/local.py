@@ -12,9 +12,10 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agents.gateway.settings import GatewaySettings
-from agents.learning_paths import gate_set_path
-from agents.settings import LearnSettings
+from agents.monitor.settings import MonitorSettings
 from agents.study_settings import StudySettings
+from infra.commands.analytics import windows_wanted
+from infra.commands.gate_set import make_gate_set
 from infra.commands.next_steps import next_steps, show_tracking
 from infra.commands.shell import AsJson, err, out, print_json, run
 from infra.doctor import diagnose
@@ -27,6 +28,7 @@ from infra.river import (
     EVERYTHING,
     FEDERATE,
     GATEWAY,
+    MONITOR,
     STUDY,
     TRACK,
     River,
@@ -45,7 +47,12 @@ _WORKERS: Final = (*EVERYTHING, STUDY, FEDERATE, TRACK)
 def up() -> None:
     """Start Kafka, its topics and every agent on this machine; Ctrl-C stops them."""
     settings, gateway = load(LocalSettings), load(GatewaySettings)
-    _require_free(settings.kafka_port, settings.kafka_controller_port, gateway.port)
+    _require_free(
+        settings.kafka_port,
+        settings.kafka_controller_port,
+        gateway.port,
+        load(MonitorSettings).metrics_port,
+    )
     data_dir = settings.data_dir.expanduser().absolute()
     river = local_river(
         fetched(),
@@ -53,6 +60,7 @@ def up() -> None:
         settings.kafka_port,
         settings.kafka_controller_port,
         agents=tracked((*EVERYTHING, STUDY) if load(StudySettings).enabled else EVERYTHING),
+        windows=windows_wanted(),
     )
 
     async def work() -> None:
@@ -71,18 +79,25 @@ def demo(
     """Start everything, ingest the standard library's docstrings, ask, rate, teach, measure."""
     from infra.demo.learning import LEARNING_ENV
     from infra.demo.run import demonstrate
+    from infra.demo.windows import WINDOWS_ENV
 
     data_dir = load(LocalSettings).data_dir.expanduser().absolute() / "demo"
     distribution = fetched()
     shutil.rmtree(data_dir, ignore_errors=True)
-    agents = tracked(EVERYTHING) if learning else (*ANSWERING, GATEWAY)
+    agents = tracked(EVERYTHING) if learning else (*ANSWERING, GATEWAY, MONITOR)
     gateway_port, port, controller_port = _ports()
-    env = LEARNING_ENV | {"HEADWATER_GATEWAY_PORT": str(gateway_port)}
-    river = local_river(distribution, data_dir, port, controller_port, env, agents)
+    env = {
+        **LEARNING_ENV,
+        **WINDOWS_ENV,
+        "HEADWATER_GATEWAY_PORT": str(gateway_port),
+        "HEADWATER_MONITOR_METRICS_PORT": str(_metrics_port()),
+    }
+    windows = windows_wanted()
+    river = local_river(distribution, data_dir, port, controller_port, env, agents, windows)
     kafka = load(KafkaSettings, bootstrap=river.bootstrap)
 
     async def work() -> dict[str, Any]:
-        summary = await demonstrate(kafka, learning)
+        summary = await demonstrate(kafka, learning, windows)
         if once:
             show_tracking(river)
         else:
@@ -108,34 +123,25 @@ def agent(name: Annotated[str, typer.Argument(help=", ".join(_WORKERS))]) -> Non
     elif name == "join":
         from agents.join import main
     elif name == "learn":
-        _make_gate_set()
+        make_gate_set()
         from agents.learn import main
     elif name == STUDY:
         _make_general_set()
         from agents.study import main
     elif name == ADAPT:
         from agents.adapt import main
+    elif name == MONITOR:
+        from agents.monitor.agent import main
     elif name == GATEWAY:
         from infra.pages.serve import main
     elif name == FEDERATE:
-        _make_gate_set()
+        make_gate_set()
         from agents.federate import main
     elif name == TRACK:
         from agents.track import main
     else:
         raise SettingsInvalid(f"There is no agent {name!r}.", f"The agents: {', '.join(_WORKERS)}.")
     main()
-
-
-def _make_gate_set() -> None:
-    """The questions that learn's gate asks where none are set: ours, on the standard library."""
-    settings = load(LearnSettings)
-    path = gate_set_path(settings)
-    if settings.gate_set is None and not path.exists():
-        # Imported late: it reads the docstrings of many modules.
-        from infra.demo.questions import write_gate_set
-
-        write_gate_set(path)
 
 
 def _make_general_set() -> None:
@@ -205,11 +211,17 @@ def _ports() -> tuple[int, int, int]:
     return gateway_port, port, controller_port
 
 
+def _metrics_port() -> int:
+    """The monitor's as configured, or one that is free."""
+    wanted = load(MonitorSettings).metrics_port
+    return wanted if is_free(wanted) else free_ports(1)[0]
+
+
 def _require_free(*ports: int) -> None:
     for port in ports:
         if not is_free(port):
             raise SettingsInvalid(
                 f"Port {port} is taken: perhaps a river runs already.",
-                "Stop it, or set HEADWATER_KAFKA_PORT, HEADWATER_KAFKA_CONTROLLER_PORT and "
-                "HEADWATER_GATEWAY_PORT.",
+                "Stop it, or set HEADWATER_KAFKA_PORT, HEADWATER_KAFKA_CONTROLLER_PORT, "
+                "HEADWATER_GATEWAY_PORT and HEADWATER_MONITOR_METRICS_PORT.",
             )

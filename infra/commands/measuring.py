@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from infra.commands.adapting import bandit, labels, poisoning
 from infra.commands.documents import documents
 from infra.commands.federation import federation
 from infra.commands.learning import learning
@@ -24,6 +25,8 @@ eval_app = typer.Typer(help="Quality on real data.", no_args_is_help=True)
 eval_app.command()(learning)
 eval_app.command()(federation)
 eval_app.command()(documents)
+for adaptive in (bandit, poisoning, labels):
+    eval_app.command()(adaptive)
 
 BENCHMARKS = (
     "publish",
@@ -33,6 +36,7 @@ BENCHMARKS = (
     "swaps",
     "learning",
     "gateway",
+    "windows",
     "federation",
 )
 
@@ -112,6 +116,10 @@ def bench(
         result["learning"] = on_own_river(bench_learning, AGENTS, LEARNING_ENV)
     if "gateway" in chosen:
         result["gateway"] = _gateway()
+    if "windows" in chosen:
+        from infra.bench.windows import bench_windows
+
+        result["windows"] = on_own_river(bench_windows, ())
     if "federation" in chosen:
         result["federation"] = _federation()
     if set(chosen) & {"freshness", "first-token"}:

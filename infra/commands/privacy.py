@@ -62,6 +62,8 @@ def print_report(
             _print_beside()
     finally:
         store.close()
+    if pseudonym is None:
+        _print_tunings(as_json)
     if broken:
         raise typer.Exit(1)
 
@@ -151,6 +153,23 @@ def _print(found: AdapterReport | UserReport) -> None:
     if found.guarded and found.epsilon_spent is not None:
         out.print("  OUTSIDE THE GUARANTEE: a guard that learns from all users weighed and chose")
         out.print("  whose feedback counts; epsilon does not cover it (docs/PRIVACY.md)")
+
+
+def _print_tunings(as_json: bool) -> None:
+    from infra.tuning_report import tuning_reports
+
+    for found in tuning_reports(load(LearnSettings)):
+        if as_json:
+            print_json(found)
+            continue
+        out.print(f"tuning {found.tuning}: {found.mechanism}, {found.candidates} candidates")
+        if found.epsilon_spent is None or found.epsilon_limit is None:
+            out.print("  its examples were public, or nothing was promised")
+            continue
+        out.print(
+            f"  epsilon {found.epsilon_spent:.4f} spent of {found.epsilon_limit:.4f} by all of "
+            f"them together, at delta {found.delta:g}; it adds to that of the adapters"
+        )
 
 
 def _epsilon(epsilon: float | None) -> str:

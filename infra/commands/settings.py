@@ -16,6 +16,7 @@ from agents.adapt_settings import AdaptSettings
 from agents.edge.settings import EdgeSettings
 from agents.federate_settings import FederateSettings
 from agents.gateway.settings import GatewaySettings
+from agents.monitor.settings import MonitorSettings
 from agents.settings import (
     EmbedderSettings,
     GenerateSettings,
@@ -31,6 +32,7 @@ from agents.tracking.settings import TrackSettings
 from infra.paths import LocalSettings
 from models.cache import user_cache_dir
 from streams.settings import KafkaSettings
+from streams.windows.settings import AnalyticsSettings
 
 README: Final = Path(__file__).parents[2] / "README.md"
 BEGIN: Final = "<!-- settings: python -m infra.commands.settings -->\n"
@@ -54,6 +56,8 @@ GROUPS: Final[tuple[tuple[str, type[BaseSettings]], ...]] = (
     ("track", TrackSettings),
     ("A device (`headwater edge join`)", EdgeSettings),
     ("gateway", GatewaySettings),
+    ("monitor", MonitorSettings),
+    ("The windowed statistics", AnalyticsSettings),
 )
 
 

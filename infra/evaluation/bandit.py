@@ -26,7 +26,9 @@ from models.adapting.policy import Rule, Vector, draw, propensities
 
 # What is logged for off-policy estimates: all after this share of the stream.
 _LEARNED_SHARE: Final = 0.4
-# Student's t for 20 seeds would be 2.09; for few seeds the interval says little anyway.
+# At least so much of that log is explored: estimates from a log that hardly is are of no use.
+_EXPLORED: Final = 0.4
+# Student's t for 20 seeds; for a few the interval says little anyway.
 _STUDENT: Final = 2.093
 
 Figures = dict[str, Any]
@@ -110,7 +112,7 @@ def _judge(
 ) -> tuple[dict[str, dict[str, Estimate]], dict[str, float]]:
     """Estimates from a log of the bandit as it stands, and what is true."""
     frozen = bandit.estimates()
-    live = Rule(floor=max(floor, 0.2 / len(bandit.arms)), greed=10.0)
+    live = Rule(floor=max(floor, _EXPLORED / len(bandit.arms)), greed=10.0)
     chances = np.array([propensities(frozen, features, live) for features in contexts])
     arms = np.array([draw(row, f"log/{seed}/{n}") for n, row in enumerate(chances)])
     rows = np.arange(len(arms))

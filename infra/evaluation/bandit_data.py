@@ -16,7 +16,12 @@ from msgspec import Meta
 
 from models.adapting.off_policy import Log
 from models.adapting.policy import Vector
-from schemas.errors import DataInvalid
+from schemas import codec
+from schemas.errors import DataInvalid, EventInvalid
+from schemas.events import Outcome
+from schemas.topics import OUTCOMES
+from streams.settings import KafkaSettings
+from streams.subscription import Subscription
 
 BUNDLED: Final = ("digits", "phishing")
 _DIMENSIONS: Final = 16
@@ -70,17 +75,41 @@ def bundled(name: str) -> Rewards:
 
 def read_log(path: Path) -> Rewards | Logged:
     """A JSON-lines log; Rewards where each line has those of all arms. Raises DataInvalid."""
-    lines = [_line(path, number, text) for number, text in enumerate(path.open("rb"), 1)]
+    with path.open("rb") as file:
+        return _table(f"{path}", [_line(path, number, text) for number, text in enumerate(file, 1)])
+
+
+async def read_outcomes(kafka: KafkaSettings) -> Rewards | Logged:
+    """What the river itself has logged: choices with their rewards, each outcome once.
+
+    Raises DataInvalid where there are fewer than two.
+    """
+    lines: dict[str, Line] = {}
+    async with Subscription(kafka, OUTCOMES, since="earliest") as subscription:
+        async for record in subscription.present():
+            try:
+                outcome: Outcome = codec.decode(OUTCOMES, record.value or b"")
+            except EventInvalid:
+                continue
+            if outcome.choice is not None and outcome.reward is not None:
+                drawn = outcome.choice
+                lines[outcome.outcome_id] = Line(
+                    drawn.features[1:], drawn.variant, drawn.propensity, outcome.reward
+                )
+    return _table("outcomes", list(lines.values()))
+
+
+def _table(name: str, lines: list[Line]) -> Rewards | Logged:
     if not lines:
-        raise DataInvalid(f"{path} is empty.", "Give a log with a line for each choice.")
+        raise DataInvalid(f"{name} has no choice in it.", "Log a line for each choice.")
     names = {line.arm for line in lines}.union(*(line.rewards or {} for line in lines))
     arms = sorted(names)
     if len({len(line.context) for line in lines}) > 1:
-        raise DataInvalid(f"The contexts in {path} differ in length.", "Give each as many numbers.")
+        raise DataInvalid(f"The contexts in {name} differ in length.", "Give each as many numbers.")
     contexts = _with_one(np.array([line.context for line in lines]))
     if all(line.rewards is not None and set(line.rewards) == names for line in lines):
         table = [[(line.rewards or {})[arm] for arm in arms] for line in lines]
-        return Rewards(path.name, arms, contexts, np.array(table))
+        return Rewards(name, arms, contexts, np.array(table))
     log = Log(
         np.array([arms.index(line.arm) for line in lines]),
         np.array([line.propensity for line in lines]),

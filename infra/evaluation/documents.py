@@ -179,6 +179,6 @@ def _probes(
 def _package_descriptions() -> list[str]:
     """Those of installed packages that say something, evenly over the alphabet."""
     named = sorted(importlib.metadata.distributions(), key=lambda found: found.name.lower())
-    texts = [str(found.metadata.get_payload() or "") for found in named]
+    texts = [str(found.metadata.json.get("description") or "") for found in named]
     said = [text[:2_000] for text in texts if len(text) > 600]
     return said[:: max(1, len(said) // _TEXTS_MAX)]

@@ -1,14 +1,19 @@
 """Whom to believe: feedback that is spammed, repeated or at odds with all else is set aside.
 
-A user whose ratings lie further than the crowd's from what the reward model and other users say of
-the same answers loses weight, and is quarantined once that cannot be chance any more. One event at
-odds proves nothing: people differ. Time is the event's own, so that a replay decides alike.
+A user's ratings are held against what the reward model and other users say of the same answers: the
+slope of the one on the other is near 1 for who judges as others do and negative for who says the
+opposite, and answers of which nobody knows anything count nothing in it. A user whose slope is far
+below the median user's loses weight, and is quarantined once that cannot be chance any more. One
+event at odds proves nothing: people differ. The spread around the median user is the median
+deviation (Hampel 1974), so up to half of the users may lie before they move either far. Time is the
+event's own: a replay decides alike.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Final
 
 import msgspec
@@ -17,25 +22,47 @@ from models.adapting.unusual import Unusual, UnusualState
 
 USERS_MAX: Final = 10_000
 TEXTS_MAX: Final = 5_000
-# Of the exponential averages: about the last so many events.
-_MEMORY: Final = 50.0
-_CROWD_MEMORY: Final = 1_000.0
-_CROWD_MIN: Final = 50
-# Deviations from the crowd at which a user's word counts nothing.
-_DISTRUSTED: Final = 3.0
+# What is known of a user is of about the last so many events.
+_MEMORY: Final = 200.0
+_KEPT: Final = 1.0 - 1.0 / _MEMORY
+# What is usual is computed again after so many events, of users whose ratings met so much that was
+# expected (the sum of its squares); it takes so many users.
+_SURVEY_EVENTS: Final = 20
+_MET_MIN: Final = 0.5
+_USERS_MIN: Final = 8
+# Deviations from the median user from which on a word counts less, and at which it counts nothing.
+_DOUBTED: Final = 1.0
+_DISTRUSTED: Final = 3.5
+# From the median deviation to the standard deviation of normal numbers.
+_NORMAL: Final = 1.4826
+_SPREAD_MIN: Final = 0.1
+_VARIANCE_MIN: Final = 0.01
 _RATE_PER_MIN_MAX: Final = 30.0
 _REPEATS_MAX: Final = 5
 
 
 class User(msgspec.Struct):
-    """What is known of one user: averages over recent events, and when the last one came."""
+    """What is known of one user: fading sums over events, of expected and given rewards."""
 
     events: float = 0.0
-    oddness: float = 0.0
+    expected_squared: float = 0.0
+    expected_given: float = 0.0
+    given_squared: float = 0.0
+    given: float = 0.0
     rate_per_min: float = 0.0
     repeats: float = 0.0
-    reward_mean: float = 0.0
     last_ms: int = 0
+
+    @property
+    def slope(self) -> float:
+        """Of given on expected rewards; 1 where nothing is known."""
+        return self.expected_given / self.expected_squared if self.expected_squared else 1.0
+
+    @property
+    def variance(self) -> float:
+        """What the slope leaves unexplained of one rating."""
+        left = self.given_squared - self.slope * self.expected_given
+        return max(left / max(self.events, 1.0), _VARIANCE_MIN)
 
 
 class Said(msgspec.Struct):
@@ -45,15 +72,23 @@ class Said(msgspec.Struct):
     total: float = 0.0
 
 
+class Crowd(msgspec.Struct):
+    """The median user's slope, how far users are from it, and one rating's variance."""
+
+    events: int = 0
+    users: int = 0
+    median: float = 0.0
+    spread: float = 0.0
+    variance: float = 0.0
+
+
 class GuardState(msgspec.Struct, frozen=True):
     """All that the guard knows, as plain numbers that JSON keeps exactly."""
 
     users: dict[str, User]
     answers: dict[str, Said]
     corrections: dict[str, Said]
-    crowd_events: int
-    crowd_mean: float
-    crowd_variance: float
+    crowd: Crowd
     unusual: UnusualState
 
 
@@ -87,9 +122,7 @@ class Guard:
     users: dict[str, User] = field(default_factory=dict)
     answers: dict[str, Said] = field(default_factory=dict)
     corrections: dict[str, Said] = field(default_factory=dict)
-    crowd_events: int = 0
-    crowd_mean: float = 0.0
-    crowd_variance: float = 0.0
+    crowd: Crowd = field(default_factory=Crowd)
     unusual: Unusual = field(default_factory=Unusual)
 
     def judge(self, signal: Signal) -> Judged:
@@ -97,10 +130,12 @@ class Guard:
         user = self.users.pop(signal.user, None) or User()
         self.users[signal.user] = user
         _forget(self.users, USERS_MAX)
-        oddness, dissent = self._oddness(signal)
+        expected, dissent = self._expected(signal)
+        if signal.reward is not None:
+            self._survey()
         repeated = self._repeated(signal.correction)
-        _note(user, signal, repeated, oddness)
-        features = _features(user, oddness or 0.0, dissent)
+        _note(user, signal, repeated, expected)
+        features = _features(user, abs((signal.reward or 0.0) - expected), dissent)
         reasons = {
             f"{user.rate_per_min:.0f} pieces of feedback a minute": (
                 user.rate_per_min > _RATE_PER_MIN_MAX
@@ -109,18 +144,17 @@ class Guard:
             "unlike all other feedback": self.unusual.is_unusual(features),
         }
         distance = self._distance(user)
-        if oddness is not None:
-            self._note_crowd(oddness)
+        if signal.reward is not None:
             reasons[f"a user at odds with the others by {distance:.1f} deviations"] = (
                 distance >= _DISTRUSTED
             )
-        weight = min(max(1.0 - distance / _DISTRUSTED, 0.0), 1.0)
+        weight = min(max((_DISTRUSTED - distance) / (_DISTRUSTED - _DOUBTED), 0.0), 1.0)
         return Judged(weight, tuple(reason for reason, found in reasons.items() if found))
 
-    def _oddness(self, signal: Signal) -> tuple[float | None, float]:
-        """How far a reward is from what is said of such answers, and of this one by others."""
+    def _expected(self, signal: Signal) -> tuple[float, float]:
+        """What is said of such answers, and of this one by others; and how far they differ."""
         if signal.reward is None:
-            return None, 0.0
+            return 0.0, 0.0
         said = self.answers.pop(signal.answer, None) or Said()
         self.answers[signal.answer] = said
         _forget(self.answers, TEXTS_MAX)
@@ -128,7 +162,7 @@ class Guard:
         dissent = abs(signal.reward - said.total / said.count) if said.count else 0.0
         said.count += 1
         said.total += signal.reward
-        return abs(signal.reward - expected), dissent
+        return expected, dissent
 
     def _repeated(self, correction: str) -> int:
         """How often this correction came before."""
@@ -141,18 +175,27 @@ class Guard:
         return said.count - 1
 
     def _distance(self, user: User) -> float:
-        """How many deviations a user's average oddness is over the crowd's."""
-        if self.crowd_events < _CROWD_MIN or self.crowd_variance <= 0.0:
+        """How many deviations a user's slope is below the median user's."""
+        if self.crowd.users < _USERS_MIN or user.expected_squared < _MET_MIN:
             return 0.0
-        error = math.sqrt(self.crowd_variance / max(user.events, 1.0))
-        return max((user.oddness - self.crowd_mean) / error, 0.0)
+        by_chance = self.crowd.variance / user.expected_squared
+        error = math.sqrt(max(self.crowd.spread, _SPREAD_MIN) ** 2 + by_chance)
+        return max((self.crowd.median - user.slope) / error, 0.0)
 
-    def _note_crowd(self, oddness: float) -> None:
-        self.crowd_events += 1
-        share = max(1.0 / self.crowd_events, 1.0 / _CROWD_MEMORY)
-        change = oddness - self.crowd_mean
-        self.crowd_mean += share * change
-        self.crowd_variance = (1.0 - share) * (self.crowd_variance + share * change * change)
+    def _survey(self) -> None:
+        """What is usual, from time to time."""
+        self.crowd.events += 1
+        if self.crowd.events % _SURVEY_EVENTS:
+            return
+        heard = [user for user in self.users.values() if user.expected_squared >= _MET_MIN]
+        self.crowd.users = len(heard)
+        if heard:
+            self.crowd.median = median(user.slope for user in heard)
+            away = median(abs(user.slope - self.crowd.median) for user in heard)
+            self.crowd.variance = median(user.variance for user in heard)
+            # Slopes differ by chance alone; only what is more than that is what people are like.
+            by_chance = self.crowd.variance / median(user.expected_squared for user in heard)
+            self.crowd.spread = math.sqrt(max((_NORMAL * away) ** 2 - by_chance, 0.0))
 
     def state(self) -> GuardState:
         """What `restore` needs."""
@@ -160,9 +203,7 @@ class Guard:
             self.users,
             self.answers,
             self.corrections,
-            self.crowd_events,
-            self.crowd_mean,
-            self.crowd_variance,
+            self.crowd,
             self.unusual.state(),
         )
 
@@ -170,23 +211,24 @@ class Guard:
         """Goes on as if there had been no restart."""
         self.users, self.answers = state.users, state.answers
         self.corrections = state.corrections
-        self.crowd_events = state.crowd_events
-        self.crowd_mean, self.crowd_variance = state.crowd_mean, state.crowd_variance
+        self.crowd = state.crowd
         self.unusual.restore(state.unusual)
 
 
-def _note(user: User, signal: Signal, repeated: int, oddness: float | None) -> None:
-    """Bring a user's averages up to date."""
+def _note(user: User, signal: Signal, repeated: int, expected: float) -> None:
+    """Bring what is known of a user up to date."""
     elapsed_min = max(signal.at_ms - user.last_ms, 0) / 60_000.0
-    # Decays by half a minute: a burst shows at once, a steady few do not.
+    # Decays by half in half a minute: a burst shows at once, a steady few do not.
     user.rate_per_min = user.rate_per_min * 0.5 ** (elapsed_min * 2.0) + 1.0
     user.last_ms = max(signal.at_ms, user.last_ms)
     user.repeats += (float(repeated > 0) - user.repeats) / min(user.events + 1.0, _MEMORY)
-    if signal.reward is None or oddness is None:
+    if signal.reward is None:
         return
-    user.events = min(user.events + 1.0, _MEMORY)
-    user.oddness += (oddness - user.oddness) / user.events
-    user.reward_mean += (signal.reward - user.reward_mean) / user.events
+    user.events = user.events * _KEPT + 1.0
+    user.expected_squared = user.expected_squared * _KEPT + expected**2
+    user.expected_given = user.expected_given * _KEPT + expected * signal.reward
+    user.given_squared = user.given_squared * _KEPT + signal.reward**2
+    user.given = user.given * _KEPT + signal.reward
 
 
 def _features(user: User, oddness: float, dissent: float) -> dict[str, float]:
@@ -195,9 +237,9 @@ def _features(user: User, oddness: float, dissent: float) -> dict[str, float]:
         "rate": user.rate_per_min / (user.rate_per_min + 10.0),
         "repeats": user.repeats,
         "oddness": min(oddness / 2.0, 1.0),
-        "user_oddness": min(user.oddness / 2.0, 1.0),
+        "slope": min(max(0.5 - user.slope / 4.0, 0.0), 1.0),
         "dissent": min(dissent / 2.0, 1.0),
-        "one_sided": abs(user.reward_mean),
+        "one_sided": abs(user.given) / max(user.events, 1.0),
     }
 
 

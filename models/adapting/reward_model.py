@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 from river import linear_model, optim, preprocessing, utils
 
-_RATE: Final = 0.02
+_RATE: Final = 0.03
 _HUBER: Final = 0.5
 _LEAST: Final = -1.0
 _MOST: Final = 1.0

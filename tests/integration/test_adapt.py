@@ -18,6 +18,8 @@ from exchange_records import a_feedback, publish_exchanges
 from outcomes import VARIANTS, an_outcome, publish_outcomes
 from workers import agent_parts
 
+from infra.evaluation.bandit import evaluate_log
+from infra.evaluation.bandit_data import Logged, read_outcomes
 from infra.local_kafka import LocalKafka
 from infra.part import Part
 from infra.quarantine import Done, drop, release, waiting
@@ -119,6 +121,11 @@ def test_feedback_becomes_a_policy_and_spam_waits_for_an_operator(
         assert {"reward_model", "bandit", "guard"} <= {
             statistic.labels.get("learner") for statistic in figures
         }
+
+        own_log = asyncio.run(read_outcomes(kafka))
+        assert isinstance(own_log, Logged)
+        judged = evaluate_log(own_log)["estimates"]
+        assert judged["always wide"]["snips"]["low"] > judged["always usual"]["snips"]["high"]
 
         learned = 60 + 40 - len(held)
         first, second = sorted(held)[:2]

@@ -13,12 +13,25 @@ from agents.adapt_settings import AdaptSettings, guards_learning
 from agents.choices import Choices
 from agents.contexts import context_record
 from agents.draft import Draft, make_request
+from agents.gateway.openai.prompts import leaves_options
+from agents.gateway.openai.requests import ChatRequest
+from agents.learn import let_through
 from agents.questions import Question
 from agents.settings import LearnSettings
 from models.adapting.features import QUESTION_FEATURES
 from schemas import codec
 from schemas.errors import SettingsInvalid
-from schemas.events import ArmEstimate, Context, Message, Policy, Prompt, Sampling
+from schemas.events import (
+    ArmEstimate,
+    Context,
+    Example,
+    Message,
+    Outcome,
+    Policy,
+    Prompt,
+    Sampling,
+    Verdict,
+)
 from schemas.topics import CONTEXTS
 from streams.records import Record
 from streams.settings import KafkaSettings
@@ -121,3 +134,23 @@ def test_the_guard_stays_off_beside_private_learning_unless_an_operator_says_so(
     assert guards_learning(guarded, plain)
     assert guards_learning(AdaptSettings(guard_learning=True, beside_privacy=True), private)
     assert not guards_learning(AdaptSettings(), plain)
+
+
+def test_the_learner_takes_what_the_guard_let_through_and_nothing_else() -> None:
+    example = Example("e1", "user-1", "p1", "g1", "base", [Message("user", "Hm?")], "Yes.")
+    outcome = Outcome("e1", "user-1", "p1", "g1", "base", 1, example=example)
+    assert let_through(Verdict("e1", 1, "accepted", 0.4, outcome=outcome)) == (example, 0.4)
+    assert let_through(Verdict("e1", 1, "released", outcome=outcome)) == (example, 1.0)
+    for decision, weight in (("quarantined", 1.0), ("dropped", 0.0), ("accepted", 0.0)):
+        verdict = Verdict("e1", 1, decision, weight, outcome=outcome)  # type: ignore[arg-type]
+        assert let_through(verdict)[0] is None
+    labels_alone = msgspec.structs.replace(outcome, example=None)
+    assert let_through(Verdict("e1", 1, "accepted", outcome=labels_alone))[0] is None
+
+
+def test_the_gateway_says_when_an_option_is_named_that_the_prompt_would_not_show() -> None:
+    asked = {"model": "m", "messages": [{"role": "user", "content": "Hm?"}]}
+    named = [{"temperature": 0.0}, {"retrieval": {"top_k": 4}}]
+    seen = [{}, {"temperature": 0.7}, {"retrieval": {"top_k": 6}}]
+    assert all(leaves_options(ChatRequest.model_validate(asked | one)) for one in seen)
+    assert not any(leaves_options(ChatRequest.model_validate(asked | one)) for one in named)
