@@ -25,6 +25,7 @@ from typing import Any, Final, TypeVar
 
 import torch
 
+from agents.asked_round import asked_record
 from agents.dead_letters import bury
 from agents.federate_settings import FederateSettings
 from agents.federation import Federation
@@ -46,7 +47,7 @@ from agents.releases import (
     update_record,
 )
 from agents.round_queue import Asked, RoundQueue
-from agents.round_records import asked_record, ended_in, failed, finished, started
+from agents.round_records import ended_in, failed, finished, started
 from agents.settings import GenerateSettings, LearnSettings, WorkerSettings
 from agents.standalone import run
 from agents.superlink import open_superlink

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.federate_settings import FederateSettings
-from agents.superlink import Node, RunStatus, SuperLink
+from agents.superlink import APP, Node, RunStatus, SuperLink
 from models.federation.outcome import OUTCOME_FILE, SUM_FILE, Outcome
 from models.learning.lora import LoraShape
 from schemas.errors import FederationUnreachable, QuorumMissed, WorkerFailed
@@ -79,11 +79,12 @@ async def run_round(
     round_id: str,
     folder: Path,
     nodes: dict[int, str],
+    app: Path = APP,
 ) -> RoundResult:
-    """The round's sum. Raises QuorumMissed, WorkerFailed, FederationUnreachable; then there is
-    none, and the run has ended."""
-    config = _config(settings, shape, round_id, folder, nodes)
-    run_id = await asyncio.to_thread(link.start, config)
+    """The round's sum, which `app` makes. Raises QuorumMissed, WorkerFailed, FederationUnreachable;
+    then there is none, and the run has ended."""
+    config = run_config(settings, shape, round_id, folder, nodes)
+    run_id = await asyncio.to_thread(link.start, config, app)
     try:
         async with asyncio.timeout(2 * settings.timeout_s + _OVERHEAD_S):
             status = await _ended(link, run_id)
@@ -93,7 +94,7 @@ async def run_round(
     except asyncio.CancelledError:
         await asyncio.to_thread(link.stop, run_id)
         raise
-    return _result(folder, status)
+    return read_result(folder, status)
 
 
 async def _ended(link: SuperLink, run_id: int) -> RunStatus:
@@ -108,7 +109,8 @@ async def _ended(link: SuperLink, run_id: int) -> RunStatus:
         await asyncio.sleep(_POLL_S)
 
 
-def _result(folder: Path, status: RunStatus) -> RoundResult:
+def read_result(folder: Path, status: RunStatus) -> RoundResult:
+    """What a run left in `folder`. Raises WorkerFailed and QuorumMissed where there is no sum."""
     path = folder / OUTCOME_FILE
     if not path.exists():
         raise WorkerFailed(
@@ -121,7 +123,7 @@ def _result(folder: Path, status: RunStatus) -> RoundResult:
     return RoundResult(np.load(folder / SUM_FILE, allow_pickle=False), outcome)
 
 
-def _config(
+def run_config(
     settings: FederateSettings,
     shape: LoraShape,
     round_id: str,

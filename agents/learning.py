@@ -29,13 +29,18 @@ from models.privacy.randomness import NoiseKey
 
 
 class Learning:
-    """Rounds of one adapter. `live` gives what its candidates are compared with.
+    """Rounds of one adapter. `live` gives what its candidates are compared with, and `guarded`
+    says that its examples are those that the guard let through, by their weights.
 
     Raises LedgerBroken where the adapter began with other settings: a promise is kept.
     """
 
     def __init__(
-        self, settings: LearnSettings, model: str, live: Callable[[], LiveVersion | None]
+        self,
+        settings: LearnSettings,
+        model: str,
+        live: Callable[[], LiveVersion | None],
+        guarded: bool = False,
     ) -> None:
         questions = read_questions(gate_set_path(settings))
         loaded = load(model, settings.cache_dir, settings.device, settings.dtype)
@@ -52,7 +57,7 @@ class Learning:
             settings.cohort_size,
             key,
             adapter,
-            promised(settings, model),
+            promised(settings, model) | {"guarded": guarded},
         )
         self._learner = open_learner(loaded, settings, shape, self.opening, key, adapter)
         self._gate = Gate(self._learner, questions, settings.gate_tolerance)
@@ -65,6 +70,9 @@ class Learning:
             self.rounds.participation,
             self.rounds.number,
         )
+        # Of the last round: what its examples cost before they were learned from. Of a private
+        # adapter there is none, for it would tell of them.
+        self.progressive: dict[str, float] = {}
         self._offsets = dict(self.rounds.offsets)
         # Of the open cohort; the ledger knows those of the others.
         self._seen: set[str] = set()
@@ -97,7 +105,8 @@ class Learning:
             return None
         parent = self._adopted()
         parts = [self._contribute(user, found) for user, found in cohort.examples.items()]
-        found = self.rounds.finish(cohort, dict(self._offsets), self._judge, parts, parent)[0]
+        found, step = self.rounds.finish(cohort, dict(self._offsets), self._judge, parts, parent)
+        self.progressive = {} if self.opening.plan.private else _progressive(step.losses)
         self._seen.clear()
         self._contributions.clear()
         return found
@@ -134,6 +143,16 @@ class Learning:
             # What cannot be read cannot be beaten: better no release than a worse one.
             return Judgement(released=False, evaluation={})
         return self._gate.judge(candidate, live)
+
+
+def _progressive(losses: list[list[float]]) -> dict[str, float]:
+    """Each user's mean loss, and of these the mean."""
+    users = [sum(each) / len(each) for each in losses if each]
+    return {
+        "users": float(len(users)),
+        "examples": float(sum(map(len, losses))),
+        "loss_mean": sum(users) / max(len(users), 1),
+    }
 
 
 def model_name(settings: LearnSettings, generate: GenerateSettings) -> str:

@@ -15,6 +15,8 @@ from models.privacy.randomness import NoiseKey
 from schemas.errors import LedgerBroken
 
 Promised = dict[str, str | int | float | bool]
+# What adapters had that began before these settings were written down.
+_BEFORE: Promised = {"guarded": False}
 
 
 def open_promise(
@@ -52,10 +54,11 @@ def open_promise(
 
 
 def _check(begun: Opening, promised: Promised, key: NoiseKey) -> None:
+    known = _BEFORE | begun.settings
     changed = [
-        f"{name} was {begun.settings.get(name)} and is {value}"
+        f"{name} was {known.get(name)} and is {value}"
         for name, value in promised.items()
-        if begun.settings.get(name) != value
+        if known.get(name) != value
     ]
     if key.commitment != begun.key_commitment:
         changed.append("the noise key is another")

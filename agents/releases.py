@@ -13,6 +13,7 @@ from schemas.events import (
     LEARNING_BEGUN,
     LEARNING_ENDED,
     LEARNING_ROUND,
+    PROGRESSIVE,
     ModelUpdate,
     PrivacySpent,
     Statistic,
@@ -68,10 +69,10 @@ def release_update(
     )
 
 
-def update_record(update: ModelUpdate) -> Outgoing:
+def update_record(update: ModelUpdate, trace: str | None = None) -> Outgoing:
     """The record of a release. The event's id is its version, so a repeat can be told."""
     event_id = f"{update.adapter}/{update.model_version}"
-    made = headers.make_headers(MODEL_UPDATES, event_id, SOURCE)
+    made = headers.make_headers(MODEL_UPDATES, event_id, SOURCE, trace)
     return Outgoing(MODEL_UPDATES, update.adapter, codec.checked(MODEL_UPDATES, update), made)
 
 
@@ -86,6 +87,12 @@ def round_record(opening: Opening, record: Round) -> Outgoing:
     """What a round came to: for operators, who see refused versions nowhere else."""
     labels = {"model_version": record.model_version, "released": str(record.released).lower()}
     return _round_statistic(LEARNING_ROUND, opening, record, record.model_version, labels)
+
+
+def progressive_record(opening: Opening, record: Round, values: dict[str, float]) -> Outgoing:
+    """What a round's examples cost before they were learned from (progressive validation)."""
+    labels = {"learner": "adapter", "model_version": record.model_version}
+    return _statistic(PROGRESSIVE, opening, record.time_ms, record.model_version, labels, values)
 
 
 def ended_record(opening: Opening, last: Round) -> Outgoing:

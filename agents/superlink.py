@@ -101,9 +101,9 @@ class SuperLink:
         request = UnregisterNodeRequest(node_id=node_id)
         self._call(lambda: self._client.UnregisterNode(request))
 
-    def start(self, config: Mapping[str, str | int | float | bool]) -> int:
-        """Starts a round of the app in `agents/federated`; returns the run's id."""
-        fab = build_fab_from_disk(APP)
+    def start(self, config: Mapping[str, str | int | float | bool], app: Path = APP) -> int:
+        """Starts a round of the app in `agents/federated`, or another; returns the run's id."""
+        fab = build_fab_from_disk(app)
         request = StartRunRequest(
             fab=fab_to_proto(Fab(hashlib.sha256(fab).hexdigest(), fab, {})),
             override_config=user_config_to_proto(dict(config)),

@@ -19,11 +19,16 @@ from streams.settings import load
 
 ANSWERING: Final = ("ingest", "retrieve", "generate")
 LEARNING: Final = ("join", "learn")
-AGENTS: Final = (*ANSWERING, *LEARNING)
+ADAPT: Final = "adapt"
+AGENTS: Final = (*ANSWERING, *LEARNING, ADAPT)
 GATEWAY: Final = "gateway"
+# A setting of its own starts it (HEADWATER_STUDY_ENABLED).
+STUDY: Final = "study"
+WINDOWS: Final = "windows"
 # Beside a SuperLink (`headwater edge serve`); not part of `headwater up`.
 FEDERATE: Final = "federate"
-EVERYTHING: Final = (*AGENTS, GATEWAY)
+MONITOR: Final = "monitor"
+EVERYTHING: Final = (*AGENTS, GATEWAY, MONITOR)
 # Beside them where it is installed and switched on; nobody waits for it.
 TRACK: Final = "track"
 
@@ -44,8 +49,12 @@ def local_river(
     controller_port: int,
     env: Mapping[str, str] | None = None,
     agents: tuple[str, ...] = AGENTS,
+    windows: bool = False,
 ) -> River:
-    """Kafka, its topics and one worker of each agent; `env` goes to the agents."""
+    """Kafka, its topics and one worker of each agent; `env` goes to the agents.
+
+    `windows` adds the windowed statistics, whose Flink must be provisioned.
+    """
     settings = load(LocalSettings)
     kafka = LocalKafka(
         distribution, data_dir / "kafka", port, controller_port, heap_mib=settings.kafka_heap_mib
@@ -57,6 +66,8 @@ def local_river(
         "HEADWATER_JOIN_FOLDER": str(data_dir / "join"),
         "HEADWATER_JOIN_PSEUDONYM_KEY_FILE": str(data_dir / "pseudonym.key"),
         "HEADWATER_LEARN_FOLDER": str(data_dir / "learning"),
+        "HEADWATER_STUDY_FOLDER": str(data_dir / "study"),
+        "HEADWATER_ADAPT_FOLDER": str(data_dir / "adapt"),
         "HEADWATER_GATEWAY_KEYS_FILE": str(keys_file(data_dir)),
         "HEADWATER_GATEWAY_STREAM_KEY_FILE": str(data_dir / "gateway" / "stream.key"),
         "HEADWATER_TRACK_FOLDER": str(tracking_of(data_dir).root),
@@ -72,6 +83,7 @@ def local_river(
             restart=False,
         ),
         *(agent_part(name, shared) for name in agents),
+        *([windows_part(data_dir, shared)] if windows else []),
     ]
     return River(parts, data_dir, bootstrap)
 
@@ -109,6 +121,24 @@ def agent_part(name: str, env: Mapping[str, str], instance: str = "0") -> Part:
     )
 
 
+def windows_part(data_dir: Path, env: Mapping[str, str]) -> Part:
+    """The windowed statistics in one JVM. Nothing waits until they run."""
+    own = {"HEADWATER_ANALYTICS_CHECKPOINTS": str(data_dir / WINDOWS), **env}
+    return Part(
+        WINDOWS,
+        _headwater("analytics", "run"),
+        own,
+        ready=_at_once,
+        after=("topics",),
+        grace_s=2.0,
+        remedy=_agent_remedy,
+    )
+
+
+async def _at_once() -> bool:
+    return True
+
+
 def _headwater(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "infra.cli", *arguments]
 
@@ -117,7 +147,7 @@ def _threads(name: str) -> dict[str, str]:
     """Embedders must not take the cores from the language model on a small machine."""
     if name == "generate":
         return {}
-    if name in ("learn", FEDERATE, TRACK):
+    if name in ("learn", ADAPT, STUDY, FEDERATE, TRACK):
         return {"OMP_NUM_THREADS": "1"}
     threads = max(1, (os.cpu_count() or 2) // 2)
     return {"HEADWATER_EMBEDDER_THREADS": str(threads)}

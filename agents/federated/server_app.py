@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 from flwr.app import Context, Message, RecordDict
+from flwr.app import UserConfig as RunConfig
 from flwr.serverapp import Grid, ServerApp
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
@@ -40,7 +41,12 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """One round. The run fails, with the reason in the outcome, where it has no result."""
-    settings = run_settings(context.run_config)
+    run_once(grid, context.run_config)
+
+
+def run_once(grid: Grid, config: RunConfig) -> None:
+    """Does what a run is for; raises what ends it, once the outcome says so."""
+    settings = run_settings(config)
     settings.result.mkdir(parents=True, exist_ok=True)
     begun_s = time.monotonic()
     outcome = Outcome(round_id=settings.round_id)

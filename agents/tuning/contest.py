@@ -63,6 +63,11 @@ class Contest:
         return self._rules.name
 
     @property
+    def guarded(self) -> bool:
+        """Whether its examples are those that the guard lets through."""
+        return self._rules.guarded
+
+    @property
     def candidates(self) -> tuple[Candidate, ...]:
         return self._rules.candidates
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,11 +14,12 @@ from rich.table import Table
 
 from infra.commands.learning import check_writable
 from infra.commands.progress import progress
-from infra.commands.shell import out
+from infra.commands.shell import out, run
 from schemas.errors import SettingsInvalid
 
 if TYPE_CHECKING:
-    from infra.evaluation.federated_devices import RoundFigures
+    from infra.evaluation.federated_devices import Device, RoundFigures, Setting
+    from infra.evaluation.federation import Exchange, Trial
 
 
 def federation(
@@ -34,10 +37,17 @@ def federation(
         typer.Option(help="local, federated, federated-private, centralised; all by default."),
     ] = None,
     model: Annotated[str, typer.Option(help="As HEADWATER_GENERATE_MODEL.")] = "smollm2",
+    processes: Annotated[
+        int, typer.Option(min=0, help="Devices that are real processes; Flower simulates the rest.")
+    ] = 3,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="All of them in this process, without Flower.")
+    ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw losses by round.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw losses and F1 by round.")] = None,
+    add: Annotated[bool, typer.Option(help="Keep the arms that the JSON file holds.")] = False,
 ) -> None:
-    """Losses by round and F1 of answers, without Flower and the network; and what a round costs."""
+    """Loss and F1 of answers by round, alone, federated, in private and in one place."""
     from infra.evaluation.federated_devices import Setting, read_devices
     from infra.evaluation.federation import ARMS, Trial
     from infra.evaluation.tracked import track_evaluation
@@ -54,16 +64,23 @@ def federation(
     setting = Setting(
         devices, rounds, train, held_out, norm_max, epsilon, packing, learning_rate=rate
     )
-    trial = Trial(
-        load_model(model, user_cache_dir(), "auto", "auto"), read_devices(dataset, setting), setting
-    )
-    found: list[RoundFigures] = []
-    for name in ARMS:
-        if arm is None or name in arm:
-            with progress(f"{name}, {rounds} rounds"):
-                trial.run(name, found.append)
-            if json_file is not None:
-                json_file.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
+    own = read_devices(dataset, setting)
+    trial = Trial(load_model(model, user_cache_dir(), "auto", "auto"), own, setting)
+    found = _written(json_file) if add and json_file is not None else []
+
+    async def all_arms(exchange: Exchange | None) -> None:
+        for name in ARMS:
+            if arm is None or name in arm:
+                with progress(f"{name}, {rounds} rounds"):
+                    await trial.run(name, found.append, exchange)
+                if json_file is not None:
+                    json_file.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
+
+    alone = arm is not None and not any(name.startswith("federated") for name in arm)
+    if in_process or alone:
+        run(all_arms(None))
+    else:
+        _on_fleet(trial, own, setting, model, min(processes, devices), all_arms)
     if plot is not None:
         from infra.evaluation.federation_plot import draw
 
@@ -74,13 +91,41 @@ def federation(
     track_evaluation("federation", last, asdict(setting), found)
 
 
+def _written(path: Path) -> list[RoundFigures]:
+    from infra.evaluation.federated_devices import RoundFigures
+
+    if not path.exists() or not path.stat().st_size:
+        return []
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=list[RoundFigures])
+    except msgspec.DecodeError as error:
+        raise SettingsInvalid(
+            f"{path} holds no figures of this command: {error}.", "Leave --add out."
+        ) from error
+
+
+def _on_fleet(
+    trial: Trial,
+    devices: list[Device],
+    setting: Setting,
+    model: str,
+    processes: int,
+    work: Callable[[Exchange], Awaitable[None]],
+) -> None:
+    from infra.evaluation.federated_fleet import on_fleet
+
+    with tempfile.TemporaryDirectory(prefix="headwater-") as folder:
+        ended = run(on_fleet(trial, devices, setting, model, processes, Path(folder), work))
+    if not ended:
+        raise typer.Exit(130)
+
+
 def _print(figures: list[RoundFigures]) -> None:
     names = ("arm", "round", "loss", "F1", "s", "bytes of a device", "norm", "peak MiB")
     table = Table(*names)
     for one in figures:
-        f1 = "" if one.f1 is None else f"{one.f1:g}"
         table.add_row(
-            *(one.arm, f"{one.number}", f"{one.loss:g}", f1, f"{one.seconds:g}"),
+            *(one.arm, f"{one.number}", f"{one.loss:g}", f"{one.f1:g}", f"{one.seconds:g}"),
             *(f"{one.device_bytes:,.0f}", f"{one.norm:g}", f"{one.rss_mib:g}"),
         )
     out.print(table)

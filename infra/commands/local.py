@@ -12,6 +12,9 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agents.gateway.settings import GatewaySettings
+from agents.monitor.settings import MonitorSettings
+from agents.study_settings import StudySettings
+from infra.commands.analytics import windows_wanted
 from infra.commands.gate_set import make_gate_set
 from infra.commands.next_steps import next_steps, show_tracking
 from infra.commands.shell import AsJson, err, out, print_json, run
@@ -20,10 +23,13 @@ from infra.paths import LocalSettings
 from infra.ports import free_ports, is_free
 from infra.provision import KafkaDistribution, provision
 from infra.river import (
+    ADAPT,
     ANSWERING,
     EVERYTHING,
     FEDERATE,
     GATEWAY,
+    MONITOR,
+    STUDY,
     TRACK,
     River,
     local_river,
@@ -35,20 +41,26 @@ from streams.settings import KafkaSettings, load
 
 # Turns that an OpenMP thread waits for the next product before it sleeps: some 0.1 ms.
 SPIN_COUNT: Final = "10000"
-_WORKERS: Final = (*EVERYTHING, FEDERATE, TRACK)
+_WORKERS: Final = (*EVERYTHING, STUDY, FEDERATE, TRACK)
 
 
 def up() -> None:
     """Start Kafka, its topics and every agent on this machine; Ctrl-C stops them."""
     settings, gateway = load(LocalSettings), load(GatewaySettings)
-    _require_free(settings.kafka_port, settings.kafka_controller_port, gateway.port)
+    _require_free(
+        settings.kafka_port,
+        settings.kafka_controller_port,
+        gateway.port,
+        load(MonitorSettings).metrics_port,
+    )
     data_dir = settings.data_dir.expanduser().absolute()
     river = local_river(
         fetched(),
         data_dir,
         settings.kafka_port,
         settings.kafka_controller_port,
-        agents=tracked(EVERYTHING),
+        agents=tracked((*EVERYTHING, STUDY) if load(StudySettings).enabled else EVERYTHING),
+        windows=windows_wanted(),
     )
 
     async def work() -> None:
@@ -67,18 +79,25 @@ def demo(
     """Start everything, ingest the standard library's docstrings, ask, rate, teach, measure."""
     from infra.demo.learning import LEARNING_ENV
     from infra.demo.run import demonstrate
+    from infra.demo.windows import WINDOWS_ENV
 
     data_dir = load(LocalSettings).data_dir.expanduser().absolute() / "demo"
     distribution = fetched()
     shutil.rmtree(data_dir, ignore_errors=True)
-    agents = tracked(EVERYTHING) if learning else (*ANSWERING, GATEWAY)
+    agents = tracked(EVERYTHING) if learning else (*ANSWERING, GATEWAY, MONITOR)
     gateway_port, port, controller_port = _ports()
-    env = LEARNING_ENV | {"HEADWATER_GATEWAY_PORT": str(gateway_port)}
-    river = local_river(distribution, data_dir, port, controller_port, env, agents)
+    env = {
+        **LEARNING_ENV,
+        **WINDOWS_ENV,
+        "HEADWATER_GATEWAY_PORT": str(gateway_port),
+        "HEADWATER_MONITOR_METRICS_PORT": str(_metrics_port()),
+    }
+    windows = windows_wanted()
+    river = local_river(distribution, data_dir, port, controller_port, env, agents, windows)
     kafka = load(KafkaSettings, bootstrap=river.bootstrap)
 
     async def work() -> dict[str, Any]:
-        summary = await demonstrate(kafka, learning)
+        summary = await demonstrate(kafka, learning, windows)
         if once:
             show_tracking(river)
         else:
@@ -106,6 +125,13 @@ def agent(name: Annotated[str, typer.Argument(help=", ".join(_WORKERS))]) -> Non
     elif name == "learn":
         make_gate_set()
         from agents.learn import main
+    elif name == STUDY:
+        _make_general_set()
+        from agents.study import main
+    elif name == ADAPT:
+        from agents.adapt import main
+    elif name == MONITOR:
+        from agents.monitor.agent import main
     elif name == GATEWAY:
         from infra.pages.serve import main
     elif name == FEDERATE:
@@ -116,6 +142,17 @@ def agent(name: Annotated[str, typer.Argument(help=", ".join(_WORKERS))]) -> Non
     else:
         raise SettingsInvalid(f"There is no agent {name!r}.", f"The agents: {', '.join(_WORKERS)}.")
     main()
+
+
+def _make_general_set() -> None:
+    """The general texts that study follows the base model on, where none are set."""
+    settings = load(StudySettings)
+    path = settings.general_set_path
+    if settings.general_set is None and not path.exists():
+        # Imported late: it reads the docstrings of many modules.
+        from infra.demo.general_texts import write_general_set
+
+        write_general_set(path)
 
 
 def limit_spinning() -> None:
@@ -174,11 +211,17 @@ def _ports() -> tuple[int, int, int]:
     return gateway_port, port, controller_port
 
 
+def _metrics_port() -> int:
+    """The monitor's as configured, or one that is free."""
+    wanted = load(MonitorSettings).metrics_port
+    return wanted if is_free(wanted) else free_ports(1)[0]
+
+
 def _require_free(*ports: int) -> None:
     for port in ports:
         if not is_free(port):
             raise SettingsInvalid(
                 f"Port {port} is taken: perhaps a river runs already.",
-                "Stop it, or set HEADWATER_KAFKA_PORT, HEADWATER_KAFKA_CONTROLLER_PORT and "
-                "HEADWATER_GATEWAY_PORT.",
+                "Stop it, or set HEADWATER_KAFKA_PORT, HEADWATER_KAFKA_CONTROLLER_PORT, "
+                "HEADWATER_GATEWAY_PORT and HEADWATER_MONITOR_METRICS_PORT.",
             )

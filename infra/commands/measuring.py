@@ -10,20 +10,35 @@ from typing import Annotated, Any
 
 import typer
 
+from infra.commands.adapting import bandit, labels, poisoning
+from infra.commands.documents import documents
 from infra.commands.federation import federation
 from infra.commands.learning import learning
 from infra.commands.local import fetched, limit_spinning, supervised
 from infra.commands.shell import AsJson, err, out, print_json, run
 from infra.ports import free_ports
-from infra.river import AGENTS, ANSWERING, GATEWAY, local_river
+from infra.river import AGENTS, ANSWERING, FEDERATE, GATEWAY, local_river
 from schemas.errors import SettingsInvalid
 from streams.settings import KafkaSettings, load
 
 eval_app = typer.Typer(help="Quality on real data.", no_args_is_help=True)
 eval_app.command()(learning)
 eval_app.command()(federation)
+eval_app.command()(documents)
+for adaptive in (bandit, poisoning, labels):
+    eval_app.command()(adaptive)
 
-BENCHMARKS = ("publish", "freshness", "first-token", "private-step", "swaps", "learning", "gateway")
+BENCHMARKS = (
+    "publish",
+    "freshness",
+    "first-token",
+    "private-step",
+    "swaps",
+    "learning",
+    "gateway",
+    "windows",
+    "federation",
+)
 
 
 @eval_app.command()
@@ -101,6 +116,12 @@ def bench(
         result["learning"] = on_own_river(bench_learning, AGENTS, LEARNING_ENV)
     if "gateway" in chosen:
         result["gateway"] = _gateway()
+    if "windows" in chosen:
+        from infra.bench.windows import bench_windows
+
+        result["windows"] = on_own_river(bench_windows, ())
+    if "federation" in chosen:
+        result["federation"] = _federation()
     if set(chosen) & {"freshness", "first-token"}:
         result |= on_own_river(through_agents, ANSWERING)
     _print(result, as_json)
@@ -120,6 +141,19 @@ def _gateway() -> dict[str, Any]:
         "HEADWATER_GATEWAY_REQUESTS_PER_MINUTE": "1000000",
     }
     return on_own_river(asking, (*ANSWERING, GATEWAY), env)
+
+
+def _federation() -> dict[str, Any]:
+    from agents.settings import GenerateSettings
+    from infra.bench.federation import bench_federation, bench_fleet
+
+    settings = load(GenerateSettings)
+    with tempfile.TemporaryDirectory(prefix="headwater-") as folder:
+        fleet = bench_fleet(Path(folder), settings.model, settings.cache_dir)
+        learning = {"HEADWATER_LEARN_FOLDER": str(Path(folder) / "learning")}
+        return on_own_river(
+            lambda kafka: bench_federation(kafka, fleet), (FEDERATE,), fleet.env | learning
+        )
 
 
 def _swaps() -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from agents.adapt_settings import AdaptSettings
 from agents.learning_paths import ledger_path
 from agents.pseudonyms import open_pseudonyms
 from agents.settings import JoinSettings, LearnSettings
@@ -57,6 +58,8 @@ def print_report(
                 print_json(found)
             else:
                 _print(found)
+        if not as_json:
+            _print_beside()
     finally:
         store.close()
     if pseudonym is None:
@@ -112,6 +115,20 @@ def _pseudonym(user: str) -> str:
     return open_pseudonyms(settings).of(user=user, conversation=None, prompt="")
 
 
+def _print_beside() -> None:
+    """What learns from feedback without a mechanism, as the settings of this shell say."""
+    settings, learn = load(AdaptSettings), load(LearnSettings)
+    if learn.mechanism == "none":
+        return
+    if not settings.beside_privacy:
+        out.print("beside it: variants, weights and quarantine are off, for learning is private")
+        return
+    out.print("beside it, OUTSIDE THE GUARANTEE (HEADWATER_ADAPT_BESIDE_PRIVACY):")
+    policy = "chosen by what users liked" if settings.variants else "none on trial"
+    out.print(f"  serving variants are {policy}")
+    out.print(f"  the guard decides what is learned from: {str(settings.guard_learning).lower()}")
+
+
 def _print(found: AdapterReport | UserReport) -> None:
     from infra.privacy_report import UserReport
 
@@ -133,6 +150,9 @@ def _print(found: AdapterReport | UserReport) -> None:
         shares = ", ".join(f"{name} {value:.4f}" for name, value in found.user_epsilon.items())
         out.print(f"  of users: {shares}")
     out.print(f"  last entry {found.ledger_sha256}")
+    if found.guarded and found.epsilon_spent is not None:
+        out.print("  OUTSIDE THE GUARANTEE: a guard that learns from all users weighed and chose")
+        out.print("  whose feedback counts; epsilon does not cover it (docs/PRIVACY.md)")
 
 
 def _print_tunings(as_json: bool) -> None:

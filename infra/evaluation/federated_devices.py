@@ -31,7 +31,10 @@ class Setting:
 
 
 class RoundFigures(msgspec.Struct):
-    """After a round; `loss` is by token on held-out questions. `norm` is the median device's."""
+    """After a round; `loss` is by token and `f1` of answers, on held-out questions.
+
+    `norm` is how far the weights moved, the median of all that moved apart.
+    """
 
     arm: str
     number: int
@@ -40,7 +43,7 @@ class RoundFigures(msgspec.Struct):
     device_bytes: float
     norm: float
     rss_mib: float
-    f1: float | None = None
+    f1: float
 
 
 @dataclass(frozen=True)

@@ -1,142 +1,106 @@
 """Devices that teach together, alone, in private, and as if their data were in one place.
 
-Each device has the questions of a stretch of a SQuAD file, so mostly of one article: non-IID. The
-devices' training, packing, checking and the server's noise are the code of real rounds; what is
-left out is Flower and the network, so that a thousand devices fit into one process.
+Each device has the questions of a stretch of a SQuAD file, so mostly of one article: non-IID.
+Federated rounds are real: Flower's processes, Flower's simulation or both (`infra/fleet/`), or in
+this process the same code without them. Devices alone and data in one place need no federation.
 """
 
 from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import cached_property
 from typing import Literal
 
+import msgspec
 import numpy as np
 import torch
 
 from infra.evaluation.federated_devices import Device, RoundFigures, Setting
-from infra.evaluation.text_scores import word_f1
+from infra.evaluation.federated_quality import Quality
+from infra.evaluation.federated_training import Training
+from infra.fleet.rounds import Exchanged
 from models.engine.load import Loaded
-from models.federation.aggregation import admit, summed
-from models.federation.deltas import norm_of, unpack
-from models.federation.layout import Flat, flatten, layout_digest, unflatten
-from models.federation.local_step import local_delta
-from models.federation.work import LocalWork
-from models.learning.examples import TrainingExample
-from models.learning.learner import encode_example, end_token_of
+from models.federation.deltas import norm_of
+from models.federation.layout import Flat, flatten, unflatten
+from models.learning.adapter_files import artifact_bytes
 from models.learning.lora import LoraShape, new_adapter
-from models.learning.quality import greedy_answers, mean_loss
-from models.learning.user_gradients import AdaptedModel
 from models.privacy.mechanism import Mechanism, open_mechanism
 from models.privacy.plan import make_plan
 
 Arm = Literal["local", "federated", "federated-private", "centralised"]
 ARMS: tuple[Arm, ...] = ("local", "federated", "federated-private", "centralised")
-
-_TOKENS_MAX = 384
-_ANSWER_TOKENS_MAX = 16
-# Longer than any delta: for arms in which nothing is cut.
-_NO_LIMIT = 1e9
+# From the weights and the round's name to what the devices sent.
+Exchange = Callable[[Flat, str], Awaitable[Exchanged]]
+Told = Callable[[RoundFigures], None]
 
 
 class Trial:
     """All arms on one model."""
 
     def __init__(self, loaded: Loaded, devices: Sequence[Device], setting: Setting) -> None:
-        self._loaded = loaded
         self._devices = devices
         self._setting = setting
-        self._shape = LoraShape()
-        self._like = {
-            name: t.float().cpu().numpy()
-            for name, t in new_adapter(loaded.model, self._shape).items()
-        }
-        self._end_token = end_token_of(loaded)
+        self.shape = LoraShape()
+        adapter = new_adapter(loaded.model, self.shape)
+        self._like = {name: t.float().cpu().numpy() for name, t in adapter.items()}
+        self._training = Training(loaded, self.shape, self._like, setting)
+        self._quality = Quality(loaded, self.shape, self._like)
 
-    def run(self, arm: Arm, told: Callable[[RoundFigures], None]) -> None:
-        """The rounds of one arm; round 0 is before any."""
+    async def run(self, arm: Arm, told: Told, exchange: Exchange | None = None) -> None:
+        """The rounds of one arm; round 0 is before any.
+
+        Federated arms exchange by `exchange`; None does their rounds in this process.
+        """
         start = flatten(self._like)
         weights = [start] * (len(self._devices) if arm == "local" else 1)
-        mechanism = self._mechanism(start.size)
-        told(self._figures(arm, 0, weights, 0.0, [], 0.0, f1=True))
+        mechanism = self._mechanism(start.size) if arm == "federated-private" else None
+        told(msgspec.structs.replace(self._before, arm=arm))
         for number in range(1, self._setting.rounds + 1):
             begun_s = time.monotonic()
-            norms: list[float] = []
-            sizes: list[int] = []
+            before, sent = weights, 0.0
             if arm == "local":
                 weights = [
-                    flat + self._moved(flat, device.train, number, _NO_LIMIT, norms, sizes)
+                    self._taught(flat, device, number)
                     for flat, device in zip(weights, self._devices, strict=True)
                 ]
             elif arm == "centralised":
                 together = [example for device in self._devices for example in device.train]
-                step = self._moved(weights[0], together, number, _NO_LIMIT, norms, sizes)
-                weights = [weights[0] + step]
+                weights = [self._taught(weights[0], Device(together, []), number)]
             else:
-                private = mechanism if arm == "federated-private" else None
-                weights = [self._together(weights[0], number, norms, sizes, private)]
+                found = await (exchange or self._exchange_here)(weights[0], f"{arm}-{number}")
+                weights = [weights[0] + self._mean(found, mechanism, number)]
+                sent = found.received_bytes / len(self._devices)
             seconds = time.monotonic() - begun_s
-            sent = float(np.mean(sizes)) if arm.startswith("federated") else 0.0
-            last = number == self._setting.rounds
-            told(self._figures(arm, number, weights, seconds, norms, sent, f1=last))
+            told(self._figures(arm, number, before, weights, seconds, sent))
 
-    def _together(
-        self,
-        flat: Flat,
-        number: int,
-        norms: list[float],
-        sizes: list[int],
-        mechanism: Mechanism | None,
-    ) -> Flat:
-        """One federated round, as the server's code adds up what the devices' code sends."""
-        norm_max = self._setting.norm_max
-        total = np.zeros(flat.size)
-        for node, device in enumerate(self._devices):
-            payload = self._payload(flat, device.train, number, norm_max)
-            sizes.append(len(payload))
-            admitted = admit({node: payload}, flat.size, norm_max)
-            norms.append(norm_of(admitted.deltas[node]))
-            total += summed(admitted.deltas)
+    @cached_property
+    def _before(self) -> RoundFigures:
+        """Before any round, which is the same for all arms."""
+        start = [flatten(self._like)]
+        return self._figures("federated", 0, start, start, 0.0, 0.0)
+
+    def weights_file(self, flat: Flat) -> bytes:
+        """The adapter's file with these weights."""
+        parts = unflatten(flat, self._like)
+        return artifact_bytes({name: torch.from_numpy(part) for name, part in parts.items()})
+
+    async def _exchange_here(self, flat: Flat, round_id: str) -> Exchanged:
+        return self._training.exchange(flat, self._devices, round_id)
+
+    def _taught(self, flat: Flat, device: Device, number: int) -> Flat:
+        return flat + self._training.moved(flat, device.train, f"round-{number}")
+
+    def _mean(self, found: Exchanged, mechanism: Mechanism | None, number: int) -> Flat:
+        """The server's step: the sum, with the noise that it adds, over the number of devices."""
+        total = found.total
         if mechanism is not None:
             sums = {"sum": torch.from_numpy(total)}
-            total = mechanism.privatise(sums, norm_max, number.to_bytes(8, "little"))["sum"].numpy()
-        moved: Flat = (total / len(self._devices)).astype(np.float32)
-        return flat + moved
-
-    def _moved(
-        self,
-        flat: Flat,
-        examples: list[TrainingExample],
-        number: int,
-        norm_max: float,
-        norms: list[float],
-        sizes: list[int],
-    ) -> Flat:
-        payload = self._payload(flat, examples, number, norm_max)
-        delta = unpack(payload, flat.size)
-        norms.append(norm_of(delta))
-        sizes.append(len(payload))
-        return delta
-
-    def _payload(
-        self, flat: Flat, examples: list[TrainingExample], number: int, norm_max: float
-    ) -> bytes:
-        setting = self._setting
-        work = LocalWork(
-            round_id=f"round-{number}",
-            layout=layout_digest(self._like),
-            rank=self._shape.rank,
-            alpha=self._shape.alpha,
-            targets=self._shape.targets,
-            norm_max=norm_max,
-            batch_rows=setting.batch_rows,
-            examples_max=len(examples),
-            learning_rate=setting.learning_rate,
-            tokens_max=_TOKENS_MAX,
-            compression="none" if norm_max == _NO_LIMIT else setting.compression,
-        )
-        return local_delta(self._loaded, work, flat, examples)
+            seed = number.to_bytes(8, "little")
+            total = mechanism.privatise(sums, self._setting.norm_max, seed)["sum"].numpy()
+        mean: Flat = (total / len(self._devices)).astype(np.float32)
+        return mean
 
     def _mechanism(self, size: int) -> Mechanism:
         rounds = self._setting.rounds
@@ -153,62 +117,23 @@ class Trial:
         self,
         arm: Arm,
         number: int,
+        before: Sequence[Flat],
         weights: Sequence[Flat],
         seconds: float,
-        norms: Sequence[float],
         device_bytes: float,
-        f1: bool,
     ) -> RoundFigures:
-        alone = arm == "local" and number > 0
-        groups = (
-            [(flat, device.held_out) for flat, device in zip(weights, self._devices, strict=True)]
-            if alone
-            else [(weights[0], [one for device in self._devices for one in device.held_out])]
-        )
-        losses = [self._loss(flat, held_out) for flat, held_out in groups]
-        found = [self._f1(flat, held_out) for flat, held_out in groups] if f1 else []
+        own = [device.held_out for device in self._devices]
+        everybodys = [one for held_out in own for one in held_out]
+        alone = len(weights) > 1
+        groups = list(zip(weights, own, strict=True)) if alone else [(weights[0], everybodys)]
+        steps = [norm_of(new - old) for old, new in zip(before, weights, strict=True)]
         return RoundFigures(
             arm=arm,
             number=number,
-            loss=round(float(np.mean(losses)), 4),
+            loss=round(float(np.mean([self._quality.loss(*group) for group in groups])), 4),
             seconds=round(seconds, 2),
             device_bytes=device_bytes,
-            norm=round(float(np.median(norms)), 4) if norms else 0.0,
+            norm=round(float(np.median(steps)), 4),
             rss_mib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
-            f1=round(float(np.mean(found)), 2) if found else None,
+            f1=round(float(np.mean([self._quality.f1(*group) for group in groups])), 2),
         )
-
-    def _loss(self, flat: Flat, held_out: Sequence[TrainingExample]) -> float:
-        answers = [
-            encode_example(self._loaded.tokenizer, self._end_token, one, _TOKENS_MAX).answer
-            for one in held_out
-        ]
-        model = AdaptedModel(self._loaded.model, self._shape)
-        try:
-            return mean_loss(model, self._tensors(flat), answers)
-        finally:
-            model.close()
-
-    def _f1(self, flat: Flat, held_out: Sequence[TrainingExample]) -> float:
-        model = AdaptedModel(self._loaded.model, self._shape)
-        try:
-            answers = greedy_answers(
-                model,
-                self._tensors(flat),
-                self._loaded.tokenizer,
-                self._end_token,
-                [one.messages for one in held_out],
-                _ANSWER_TOKENS_MAX,
-            )
-        finally:
-            model.close()
-        scores = [
-            word_f1(answer, one.correction or "")
-            for answer, one in zip(answers, held_out, strict=True)
-        ]
-        return 100.0 * float(np.mean(scores))
-
-    def _tensors(self, flat: Flat) -> dict[str, torch.Tensor]:
-        device = self._loaded.model.device
-        parts = unflatten(flat, self._like)
-        return {name: torch.tensor(part, device=device) for name, part in parts.items()}

@@ -1,4 +1,4 @@
-"""Losses of `headwater eval federation` by round."""
+"""Losses and F1 of `headwater eval federation` by round."""
 
 from __future__ import annotations
 
@@ -17,12 +17,17 @@ def draw(figures: Sequence[RoundFigures], path: Path) -> None:
         raise SettingsInvalid(
             "A plot needs matplotlib, which is not installed.", "Install it, or leave --plot out."
         ) from error
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(9.6, 4.0), layout="constrained")
+    losses, scores = figure.subplots(1, 2)
     for arm in dict.fromkeys(one.arm for one in figures):
         own = [one for one in figures if one.arm == arm]
-        axes.plot([one.number for one in own], [one.loss for one in own], marker="o", label=arm)
-    axes.set_xlabel("round")
-    axes.set_ylabel("loss by token, held-out questions")
-    axes.legend()
+        numbers = [one.number for one in own]
+        losses.plot(numbers, [one.loss for one in own], marker="o", label=arm)
+        scores.plot(numbers, [one.f1 for one in own], marker="o", label=arm)
+    losses.set_ylabel("loss by token, held-out questions")
+    scores.set_ylabel("F1 of answers, %")
+    for axes in (losses, scores):
+        axes.set_xlabel("round")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    losses.legend()
     figure.savefig(path)

@@ -77,7 +77,9 @@ class LearningState:
         version = window.labels.get("model_version")
         if mean is None or version is None or count <= 0:
             return
-        self.rewards.setdefault(version, Reward()).add(mean, count)
+        # Two adapters on a row: the answer counts for the version of each.
+        for name in {version, *version.split("+")}:
+            self.rewards.setdefault(name, Reward()).add(mean, count)
         self.windows.append(window)
 
 

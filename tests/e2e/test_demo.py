@@ -71,6 +71,10 @@ def test_the_demo_ends_by_itself_with_grounded_answers_and_a_summary(tmp_path: P
         name = answer["question"].split()[2]
         assert answer["passages"][0] == f"stdlib/{name}"
         assert answer["text"].strip()
+    windows = summary["windows"]
+    assert windows["quality"]["generations"] >= 1
+    assert windows["feedback_joined"]["joined"] >= 1
+    assert windows["freshness"]["count"] >= 1
     # A model of 135 M parameters does not always keep to the words of its passage.
     assert any(answer["cited"] for answer in summary["answers"])
 

@@ -9,7 +9,6 @@ import pytest
 from broker import own_river, running
 from federated_river import FederatedRiver, federated_river
 from fixtures import RunningBroker
-from fleet import until_online
 from stage import kill
 from tiny_model import build_tiny_model
 
@@ -51,7 +50,7 @@ async def one_dies(
 
 async def the_superlink_dies(river: FederatedRiver, fleet: Supervisor) -> list[FederatedRound]:
     found = await one_dies(river, fleet, "superlink")
-    await until_online(river.fleet, 2)
+    await river.fleet.until_online(2)
     return found
 
 
@@ -59,7 +58,7 @@ async def story(
     river: FederatedRiver, fleet: Supervisor, broker: Supervisor
 ) -> dict[str, list[FederatedRound]]:
     await asyncio.to_thread(river.fleet.admit)
-    await until_online(river.fleet, 3)
+    await river.fleet.until_online(3)
     return {
         "device": await one_dies(river, fleet, "supernode-2"),
         "superlink": await the_superlink_dies(river, fleet),

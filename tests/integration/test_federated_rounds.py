@@ -10,7 +10,6 @@ import pytest
 from adapter_river import adapter_river
 from broker import own_river, running
 from federated_river import FederatedRiver, federated_river
-from fleet import until_online
 
 from agents.edge.store import ExampleStore
 from infra.local_kafka import LocalKafka
@@ -25,7 +24,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(280
 
 async def story(river: FederatedRiver) -> tuple[list[FederatedRound], list[ModelUpdate]]:
     await asyncio.to_thread(river.fleet.admit)
-    await until_online(river.fleet, 3)
+    await river.fleet.until_online(3)
     await river.ask("round-a")
     # The second waits until the first is done.
     await river.ask("round-b")
@@ -87,7 +86,7 @@ def _bytes_and_account(river: FederatedRiver, received_bytes: int) -> None:
 
 async def one_round(river: FederatedRiver) -> FederatedRound:
     await asyncio.to_thread(river.fleet.admit)
-    await until_online(river.fleet, 3)
+    await river.fleet.until_online(3)
     await river.ask("secure")
     return (await river.until_round("secure", "finished", "failed"))[-1]
 

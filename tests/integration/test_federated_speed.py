@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from broker import own_river, running
 from federated_river import FederatedRiver, federated_river
-from fleet import until_online
 
 from agents.superlink import APP, SuperLink
 from infra.local_kafka import LocalKafka
@@ -82,7 +81,7 @@ async def story(
     river: FederatedRiver, adapter: Path, torch_app: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[list[float], list[float], float]:
     await asyncio.to_thread(river.fleet.admit)
-    await until_online(river.fleet, 3)
+    await river.fleet.until_online(3)
 
     async def through_river(name: str) -> None:
         await river.ask(name)

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fleet import Fleet, make_fleet
+from fleet import make_fleet
 from learning_agents import QUESTIONS
 from workers import agent_parts
 
-from agents.round_records import asked_record
+from agents.asked_round import asked_record
+from infra.fleet.local import LocalFleet
 from infra.part import Part
 from infra.river import FEDERATE
 from schemas import codec
@@ -40,7 +41,7 @@ class FederatedRiver:
     """Parts for a Supervisor; `folder` has the ledger in `learning`."""
 
     kafka: KafkaSettings
-    fleet: Fleet
+    fleet: LocalFleet
     parts: list[Part]
     folder: Path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def figures(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Rou
     )
     found: list[RoundFigures] = []
     for arm in ARMS:
-        trial.run(arm, found.append)
+        asyncio.run(trial.run(arm, found.append))
     return found
 
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from agents.model_change import made_live
 from agents.pseudonyms import open_pseudonyms
 from agents.releases import release_update
 from agents.settings import JoinSettings, LearnSettings
 from infra.cli import cli
-from infra.model_change import made_live
 from infra.model_history import ModelHistory, read_learned
 from models.privacy.ledger import Opening, Round
 from models.privacy.ledger_store import LedgerStore

@@ -10,8 +10,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from opentelemetry.trace import SpanContext
 
-from agents.tracing import describe, make_tracing, traceparent
+from agents.generation_span import describe, generation_span
+from agents.tracing import make_tracing
 from schemas.events import Context, Generation, Message, Prompt, Sampling, Timings, Usage
+from streams.spans import traceparent
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 CONTEXT = Context("p", Prompt([Message("user", "x")], "p", Sampling(seed=7)), [], 1, 1)
@@ -49,8 +51,8 @@ def collector() -> Iterator[tuple[str, list[bytes]]]:
 async def test_a_collector_that_is_named_gets_the_spans(monkeypatch: pytest.MonkeyPatch) -> None:
     with collector() as (address, bodies):
         monkeypatch.setenv(ENDPOINT, address)
-        tracing = make_tracing(remote=True)
-        with tracing.generation(CONTEXT, "m", None) as span:
+        tracing = make_tracing("generate")
+        with generation_span(tracing, CONTEXT, "m", None, remote=True) as span:
             carried = traceparent(span)
             describe(span, FAILED)
         await tracing.close()
@@ -67,8 +69,9 @@ async def test_a_collector_that_is_named_gets_the_spans(monkeypatch: pytest.Monk
 @pytest.mark.asyncio
 async def test_without_one_nothing_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ENDPOINT, raising=False)
-    tracing = make_tracing(remote=False)
-    with tracing.generation(CONTEXT, "m", "00-" + "1" * 32 + "-" + "2" * 16 + "-01") as span:
+    tracing = make_tracing("generate")
+    parent = "00-" + "1" * 32 + "-" + "2" * 16 + "-01"
+    with generation_span(tracing, CONTEXT, "m", parent) as span:
         assert traceparent(span) is None
         describe(span, FAILED)
     await tracing.close()

@@ -16,7 +16,7 @@ from agents.gateway.openai.answers import ChatAnswer, Model, Models, TextAnswer
 from agents.gateway.openai.asking import Asking, first_position
 from agents.gateway.openai.event_stream import EventStream, gone
 from agents.gateway.openai.positions import Signer
-from agents.gateway.openai.prompts import messages_of, retrieval_of, sampling_of
+from agents.gateway.openai.prompts import leaves_options, messages_of, retrieval_of, sampling_of
 from agents.gateway.openai.requests import ChatRequest, CompletionRequest
 from agents.gateway.openai.shapes import Shape
 from agents.gateway.state import Gateway
@@ -132,6 +132,7 @@ async def _ask(body: ChatRequest | CompletionRequest, caller: Caller, gateway: G
         user_id=caller.user_id(body.user),
         prompt_id=ids.new_id("chatcmpl" if isinstance(body, ChatRequest) else "cmpl"),
         silence_s_max=settings.silence_s,
+        adapt=leaves_options(body),
     )
     position = first_position(answer, sampling.n)
     shape = _shape(body, answer.prompt_id, position.created_s)

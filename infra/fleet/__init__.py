@@ -1,0 +1,1 @@
+"""Devices on one machine, as processes and simulated, for evaluations and benchmarks."""

@@ -1,0 +1,1 @@
+"""What adapts beside the language model: which serving variant answers, and whom to believe."""
