@@ -81,10 +81,11 @@ async def stream(
     feedback += [a_feedback(prompts[0], 1, correction=None, rating=-1.0)]
     feedback += [a_feedback(prompts[0], 2, correction=None, labels={"seen": "yes"})]
     feedback += [a_feedback("nobody-asked")]
-    # Two cohorts, and the learner is killed after the first of them.
+    # Two cohorts, and after the first of them the learner is killed, and who tracks it.
     await publish_exchanges(kafka, prompts[:6], feedback[:6])
     await versions(kafka, 1)
     await kill(supervisor, "learn")
+    await kill(supervisor, TRACK)
     await publish_exchanges(kafka, prompts[6:], feedback[6:])
     examples = await until(kafka, EXAMPLES, lambda found: len(found) == len(prompts) + 1)
     updates = await versions(kafka, ROUNDS)
