@@ -42,10 +42,12 @@ class PublicExample(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("one of correction and rating is needed")
 
 
-async def tune_on_topic(kafka: KafkaSettings, open_contest: Callable[[], Contest]) -> Contest:
+async def tune_on_topic(
+    kafka: KafkaSettings, open_contest: Callable[[], Contest], report: Report
+) -> Contest:
     """Follows the topic until one candidate is left, and publishes what each rung came to.
 
-    The contest belongs to a thread, in which it is made and closed.
+    The contest belongs to a thread, in which it is made and closed. `report` is told of each rung.
     """
     thread = ThreadPoolExecutor(1, thread_name_prefix="headwater-tune")
     loop = asyncio.get_running_loop()
@@ -55,14 +57,15 @@ async def tune_on_topic(kafka: KafkaSettings, open_contest: Callable[[], Contest
     follower = Follower(kafka, topic, starts(topic, contest.offsets))
     try:
         await loop.run_in_executor(thread, contest.resume)
-        told = await _tell(producer, contest, 0)
+        told = await _tell(producer, contest, 0, report)
         await follower.open()
         while not contest.done:
             for record in await follower.batch():
                 await loop.run_in_executor(thread, _take, contest, topic, record)
-                told = await _tell(producer, contest, told)
+                told = await _tell(producer, contest, told, report)
         await producer.send(ended_statistic(contest))
     finally:
+        contest.stop()
         await follower.close()
         await loop.run_in_executor(thread, contest.close)
         thread.shutdown(wait=True)
@@ -125,8 +128,10 @@ def _take(contest: Contest, topic: Topic, record: Record) -> None:
         log.debug("example at %d/%d passed over", record.partition, record.offset)
 
 
-async def _tell(producer: Producer, contest: Contest, told: int) -> int:
+async def _tell(producer: Producer, contest: Contest, told: int, report: Report) -> int:
     """Publishes the rungs that are over; those that were told before a restart once more, alike."""
     for statistic in rung_statistics(contest, told):
         await producer.send(statistic)
+    if len(contest.results) > told:
+        report(contest)
     return len(contest.results)

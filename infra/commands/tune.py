@@ -58,7 +58,7 @@ def tune(
     model = model_name(settings, load(GenerateSettings))
     if public is None:
         kafka = load(KafkaSettings)
-        contest = run(tune_on_topic(kafka, lambda: Contest(settings, model, rules)))
+        contest = run(tune_on_topic(kafka, lambda: Contest(settings, model, rules), _progress))
     else:
         contest = Contest(settings, model, rules)
         try:

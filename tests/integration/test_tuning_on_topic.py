@@ -40,11 +40,15 @@ def an_example(number: int) -> Outgoing:
     return Outgoing(EXAMPLES, example.user, codec.checked(EXAMPLES, example), made)
 
 
+def quiet(contest: Contest) -> None:
+    """Nobody watches."""
+
+
 async def tune(kafka: KafkaSettings, settings: LearnSettings, model: Path) -> tuple[Contest, int]:
     rules = TuningRules("tune", tuple(candidates_of([1e-9, 0.05], [2], [1.0], [4])), users=8)
     producer = Producer(kafka)
     tuning = asyncio.ensure_future(
-        tune_on_topic(kafka, lambda: Contest(settings, str(model), rules))
+        tune_on_topic(kafka, lambda: Contest(settings, str(model), rules), quiet)
     )
     # They come while it follows.
     for number in range(12):
@@ -52,7 +56,7 @@ async def tune(kafka: KafkaSettings, settings: LearnSettings, model: Path) -> tu
     await producer.close()
     contest = await tuning
     # The same once more: nothing is learned twice, and the same is told.
-    again = await tune_on_topic(kafka, lambda: Contest(settings, str(model), rules))
+    again = await tune_on_topic(kafka, lambda: Contest(settings, str(model), rules), quiet)
     return contest, sum(len(one.rounds) for one in again.contestants)
 
 
