@@ -84,6 +84,6 @@ def test_a_variant_that_people_like_serves_more_and_no_prompt_is_overridden(
     assert {generation.model_version for generation in before} == {"base"}
     assert [arm.variant for arm in policy.arms] == ["usual", "warm", "candidate"]
     warm = [g.choice for g in after if g.choice and g.choice.variant == "warm"]
-    assert len(warm) >= 7
+    assert len(warm) >= 5
     assert max(choice.propensity for choice in warm) > 0.5
     assert fixed.choice is None
