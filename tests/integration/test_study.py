@@ -104,6 +104,7 @@ async def _studied(kafka: KafkaSettings, folder: Path, supervisor: object, kills
     for number in range(kills):
         await until_lessons(folder, 2 + 4 * number)
         await kill(supervisor, "study")  # type: ignore[arg-type]
-    await until_lessons(folder, 33)
-    # Judged after the last lesson, so the file rests.
-    await versions(kafka, 1)
+    async with asyncio.timeout(60):
+        # Judged in the silence after the last lesson, so that all is saved.
+        while (await until_lessons(folder, 33)).offsets != {"0": 160}:
+            await asyncio.sleep(0.2)
