@@ -24,6 +24,11 @@ def read_text(record: Record) -> Text:
     return Text(record.key_text or passage.passage_id, passage.document_id, passage.text)
 
 
+def run_name(adapter: str) -> str:
+    """The name of an adapter's study, as tracking knows it."""
+    return f"{adapter}-study"
+
+
 def made_record(adapter: str, made: Made, uri: str) -> tuple[ModelUpdate, Outgoing]:
     """The event of a version and its record; the same ones however often they are made."""
     update = ModelUpdate(
@@ -36,6 +41,7 @@ def made_record(adapter: str, made: Made, uri: str) -> tuple[ModelUpdate, Outgoi
         artifact_sha256=made.sha256,
         evaluation=made.evaluation,
         reason=UNPROTECTED,
+        run=run_name(adapter),
     )
     sent = headers.make_headers(MODEL_UPDATES, f"{adapter}/{made.version}", SOURCE)
     value = codec.checked(MODEL_UPDATES, update)
@@ -52,7 +58,12 @@ def lesson_record(adapter: str, notes: Notes, loss: float) -> Outgoing:
 def judged_record(adapter: str, study: Study, judgement: Judgement) -> Outgoing:
     """What the gate found: for operators, who see refused versions nowhere else."""
     notes, released = study.notes, str(judgement.released).lower()
-    labels = {"adapter": adapter, "model_version": study.version, "released": released}
+    labels = {
+        "adapter": adapter,
+        "model_version": study.version,
+        "released": released,
+        "run": run_name(adapter),
+    }
     values = {"lessons": float(notes.lessons), "passages": float(notes.studied)}
     values |= judgement.evaluation
     return _statistic(STUDY_ROUND, labels, values, study.version, adapter)
