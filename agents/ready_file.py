@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Final
 
+# How often a process that works says so.
+HEARTBEAT_S: Final = 5.0
 _READY_FILE = "HEADWATER_READY_FILE"
 
 

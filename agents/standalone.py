@@ -8,9 +8,9 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 
-from agents.ready_file import touch_ready_file
+from agents.ready_file import HEARTBEAT_S, touch_ready_file
 from agents.settings import WorkerSettings
-from agents.worker import HEARTBEAT_S, log
+from agents.worker import log
 from schemas.errors import HeadwaterError
 
 

@@ -9,19 +9,17 @@ import os
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import faust
 from faust.types.auth import SASLMechanism
 
-from agents.ready_file import touch_ready_file
+from agents.ready_file import HEARTBEAT_S, touch_ready_file
 from agents.settings import WorkerSettings
 from schemas.errors import HeadwaterError
 from schemas.topics import Topic
 from streams.records import RawHeaders, Record
 from streams.settings import KafkaSettings
-
-HEARTBEAT_S: Final = 5.0
 
 log = logging.getLogger("headwater")
 

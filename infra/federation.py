@@ -11,12 +11,17 @@ from pathlib import Path
 import httpx
 
 from agents.edge.wire import SOCKET_FILE
+from agents.federate_settings import FederateSettings
 from agents.superlink import CA_FILE
 from infra.part import Part
+from infra.paths import data_dir
 from infra.tls import own_certificates
+from streams.settings import load
 
 _BIN = Path(sys.executable).parent
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 KEY_FILE = "device.key"
+GATE_PORT = 9443
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,40 @@ class Door:
     port: int
     certificate: Path | None = None
     key: Path | None = None
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An operator's processes; devices connect to `gate`, and trust `authority` if it is ours."""
+
+    parts: list[Part]
+    folder: Path
+    gate: str
+    authority: Path | None
+
+
+def operator_settings() -> FederateSettings:
+    """The SuperLink's state is in the data folder, unless its own setting says otherwise."""
+    settings = load(FederateSettings)
+    if "superlink_folder" in settings.model_fields_set:
+        return settings
+    return settings.model_copy(update={"superlink_folder": data_dir() / "superlink"})
+
+
+def operator(
+    host: str, port: int, certificate: Path | None = None, key: Path | None = None
+) -> Operator:
+    """SuperLink and gate for devices that call this machine `host`; ours signs without a `key`."""
+    settings = operator_settings()
+    folder = settings.superlink_folder.expanduser().absolute()
+    authority: Path | None = None
+    if certificate is None or key is None:
+        own = own_certificates(folder / "gate", [host])
+        certificate, key, authority = own.certificate, own.key, own.authority
+    listen = host if host in _LOOPBACK else "0.0.0.0"
+    superlink_port = int(settings.superlink.rpartition(":")[2])
+    parts = serving_parts(folder, superlink_port, Door(listen, port, certificate, key))
+    return Operator(parts, folder, f"{host}:{port}", authority)
 
 
 def serving_parts(folder: Path, port: int, door: Door) -> list[Part]:
@@ -69,11 +108,16 @@ def gate_part(folder: Path, superlink_port: int, door: Door) -> Part:
 
 
 def device_parts(
-    folder: Path, superlink: str, root_certificates: Path | None, runtime_port: int
+    folder: Path,
+    superlink: str,
+    root_certificates: Path | None,
+    runtime_port: int,
+    topic: str | None = None,
 ) -> list[Part]:
     """A device's trainer and SuperNode; settings of the trainer come from the environment.
 
-    `runtime_port`, on loopback, is for the SuperNode and the ClientApps that it starts.
+    `runtime_port`, on loopback, is for the SuperNode and the ClientApps that it starts. With a
+    `topic` a third process takes examples from there.
     """
     trainer_env = {"HEADWATER_EDGE_FOLDER": str(folder), "OMP_WAIT_POLICY": "passive"}
     secured = (
@@ -90,9 +134,13 @@ def device_parts(
 
     async def at_once() -> bool:
         # It waits for its SuperLink for as long as that takes: days, on a device that is offline.
+        # So does the reader for its broker.
         return True
 
+    reader = [sys.executable, "-m", "agents.edge.topic_reader", "--topic", topic or ""]
+    readers = [Part("topic-reader", reader, trainer_env, ready=at_once)]
     return [
+        *(readers if topic else []),
         Part(
             "trainer",
             [sys.executable, "-m", "agents.edge.trainer"],

@@ -107,6 +107,7 @@ class Client:
         prompt_id: str | None = None,
         silence_s_max: float = SILENCE_S_MAX,
         adapt: bool = True,
+        traceparent: str | None = None,
     ) -> Answer:
         """Publish a prompt and follow its answer: `async for delta in await client.ask("…")`.
 
@@ -128,7 +129,7 @@ class Client:
         answer = Answer(prompt_id, replies, self.cancel, silence_s_max)
         answer.place = replies.place
         try:
-            answer.prompted = await self._send(PROMPTS, prompt_id, prompt)
+            answer.prompted = await self._send(PROMPTS, prompt_id, prompt, traceparent)
         except BaseException:
             replies.forget(answer.generation_id)
             raise

@@ -50,12 +50,20 @@ def training_example(line: ExampleLine) -> TrainingExample:
     )
 
 
+def decode_example(line: bytes) -> TrainingExample:
+    """The example in a line or a record. Raises DataInvalid where there is none."""
+    try:
+        return training_example(msgspec.json.decode(line, type=ExampleLine))
+    except msgspec.DecodeError as error:
+        raise DataInvalid(f"{error}", f"Write {_SHAPE}.") from error
+
+
 def read_examples(path: Path) -> Iterator[TrainingExample]:
     """The examples of a JSONL file. Raises DataInvalid with the number of a line that is none."""
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            yield training_example(msgspec.json.decode(line, type=ExampleLine))
-        except (msgspec.DecodeError, DataInvalid) as error:
+            yield decode_example(line)
+        except DataInvalid as error:
             raise DataInvalid(
-                f"Line {number} of {path} is no example: {error}.", f"Write {_SHAPE}."
+                f"Line {number} of {path} is no example: {error.message}", f"Write {_SHAPE}."
             ) from error

@@ -32,6 +32,9 @@ CREATE TABLE IF NOT EXISTS sent (
     number INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, round_id TEXT NOT NULL,
     examples INTEGER NOT NULL, bytes INTEGER NOT NULL, sha256 TEXT NOT NULL,
     seconds REAL NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS positions (
+    topic TEXT NOT NULL, partition INTEGER NOT NULL, next_offset INTEGER NOT NULL,
+    PRIMARY KEY (topic, partition)) STRICT;
 """
 
 
@@ -97,6 +100,21 @@ class ExampleStore:
         """Forgets an example; False for one that is not here."""
         gone = self._database.execute("DELETE FROM examples WHERE example_id = ?", (example_id,))
         return gone.rowcount == 1
+
+    def positions(self, topic: str) -> dict[int, int]:
+        """The next offset to read, by partition, of a topic that examples are taken from."""
+        rows = self._database.execute(
+            "SELECT partition, next_offset FROM positions WHERE topic = ?", (topic,)
+        )
+        return dict(rows.fetchall())
+
+    def note_position(self, topic: str, partition: int, next_offset: int) -> None:
+        """Everything before `next_offset` is in the store. Call it after `add`."""
+        self._database.execute(
+            "INSERT INTO positions VALUES (?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset",
+            (topic, partition, next_offset),
+        )
 
     def note_sent(self, round_id: str, examples: int, payload: bytes, seconds: float) -> None:
         """Writes down what is about to leave the device."""

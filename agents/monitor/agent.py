@@ -18,14 +18,14 @@ from collections.abc import Callable
 from typing import Final
 
 from agents.metrics import MetricsPage
-from agents.monitor.acts import records_of
 from agents.monitor.board import Board
-from agents.monitor.drifts import Drift, Drifts
+from agents.monitor.drift.acts import records_of
+from agents.monitor.drift.drifts import Drift, Drifts, Observed, observed
+from agents.monitor.drift.known import KnownDrifts
+from agents.monitor.drift.rules import Judge
 from agents.monitor.events import EventFigures
-from agents.monitor.figures import show_statistic
-from agents.monitor.known import KnownDrifts
+from agents.monitor.figures import LASTING, show_statistic
 from agents.monitor.lag import LagReader
-from agents.monitor.rules import Judge
 from agents.monitor.settings import MonitorSettings
 from agents.settings import LearnSettings, WorkerSettings
 from agents.standalone import run
@@ -40,10 +40,8 @@ from schemas.topics import (
     FEDERATED_ROUNDS,
     MODEL_UPDATES,
 )
-from streams.admin import partition_count
 from streams.fenced_writer import FencedWriter
 from streams.follower import Follower
-from streams.lookup import offset_at
 from streams.records import Record
 from streams.settings import KafkaSettings, load
 
@@ -73,7 +71,7 @@ class Monitor:
             Follower(kafka, FEDERATED_ROUNDS, "earliest"): self.events.take_round,
             Follower(kafka, DEAD_LETTERS, "latest"): self.events.take_dead_letter,
         }
-        self._analytics: Follower | None = None
+        self._analytics = Follower(kafka, ANALYTICS, "earliest")
         self._page = MetricsPage(
             settings.metrics_host, settings.metrics_port, self.board.registry, agent="MONITOR"
         )
@@ -87,10 +85,8 @@ class Monitor:
             await follower.open()
             async for record in follower.until_caught_up():
                 take(record)
-        starts = await asyncio.to_thread(self._starts)
-        self._analytics = Follower(self._kafka, ANALYTICS, starts)
         await self._analytics.open()
-        await self._take([r async for r in self._analytics.until_caught_up()])
+        await self._read_back()
         self.ready.set()
         async with asyncio.TaskGroup() as tasks:
             for follower, take in self._followed.items():
@@ -103,22 +99,45 @@ class Monitor:
     async def close(self) -> None:
         """Leave the broker and free the port."""
         for follower in (*self._followed, self._analytics):
-            if follower is not None:
-                await follower.close()
+            await follower.close()
         await self._page.close()
 
+    async def _read_back(self) -> None:
+        """All that is known is noted before any detector is fed: partitions come in any order.
+
+        Of old records only those matter whose figures hold until the next one.
+        """
+        since_ms = now_ms() - round(_HOUR_MS * self._settings.history_h)
+        seen = []
+        async for record in self._analytics.until_caught_up():
+            lasting = (record.key_text or "").partition("/")[0] in LASTING
+            if lasting or record.timestamp_ms >= since_ms:
+                seen += [window for window in [self._show(record)] if window is not None]
+        await self._watch(seen)
+        log.info("read back %d windows", len(seen))
+
     async def _take(self, records: list[Record]) -> None:
-        """Windows that came together, in the order in which they ended."""
-        statistics = [s for record in records if (s := _statistic(record)) is not None]
-        for statistic in statistics:
-            self._known.note(statistic, self._judge)
-        for statistic in sorted(statistics, key=lambda each: each.window_end_ms):
-            # 1.
-            show_statistic(self.board, statistic)
+        await self._watch([seen for record in records if (seen := self._show(record))])
+
+    def _show(self, record: Record) -> Observed | None:
+        statistic = _statistic(record)
+        if statistic is None:
+            return None
+        # 1.
+        show_statistic(self.board, statistic)
+        self._known.note(statistic, self._judge)
+        if self.ready.is_set():
+            # What a counter counts twice would look like an increase.
+            self.events.count_late(statistic)
+        return observed(statistic)
+
+    async def _watch(self, windows: list[Observed]) -> None:
+        for seen in sorted(windows, key=lambda each: each.window.end_ms):
             # 2.
-            for drift in self._drifts.add(statistic):
+            for drift in self._drifts.add(seen):
                 if not self._known.holds(drift):
                     await self._tell(drift)
+        self.events.show_evidence(self._drifts.evidence())
 
     async def _tell(self, drift: Drift) -> None:
         # 3.
@@ -134,11 +153,6 @@ class Monitor:
                 self._writer = None
         self._known.note(told, self._judge)
         log.warning("%s; done: %s", drift.said, told.labels["actions"] or verdict.reason)
-
-    def _starts(self) -> dict[int, int]:
-        since_ms = now_ms() - round(_HOUR_MS * self._settings.history_h)
-        partitions = range(partition_count(self._kafka, ANALYTICS))
-        return {p: offset_at(self._kafka, ANALYTICS, p, since_ms) for p in partitions}
 
     async def _follow_lag(self) -> None:
         reader = LagReader(self._kafka)

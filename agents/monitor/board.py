@@ -19,6 +19,7 @@ class Board:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._gauges: dict[str, Gauge] = {}
+        self._labels: dict[str, tuple[str, ...]] = {}
         # When each series' figure is from; None: it holds until there is another one.
         self._series: dict[str, dict[tuple[str, ...], tuple[int, bool]]] = {}
 
@@ -56,10 +57,7 @@ class Board:
 
     def only(self, name: str, label: str, value: str, keep: tuple[str, ...]) -> None:
         """Drops the series of a name whose label has this value, but for one."""
-        gauge = self._gauges.get(name)
-        if gauge is None:
-            return
-        place = gauge._labelnames.index(label)
+        place = self._labels[name].index(label)
         for key in [k for k in self._series[name] if k[place] == value and k != keep]:
             self._drop(name, key)
 
@@ -77,6 +75,6 @@ class Board:
         found = self._gauges.get(name)
         if found is None:
             found = Gauge(f"{METRICS_PREFIX}{name}", meaning, labels, registry=self.registry)
-            self._gauges[name] = found
+            self._gauges[name], self._labels[name] = found, labels
             self._series.setdefault(name, {})
         return found

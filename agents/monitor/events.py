@@ -4,6 +4,7 @@ lag."""
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Final
 
 from prometheus_client import Counter
@@ -17,6 +18,7 @@ from models.engine.protocol import METRICS_PREFIX
 from schemas import codec
 from schemas.clock import now_ms
 from schemas.errors import EventInvalid
+from schemas.events import FEEDBACK_LATE, Statistic
 from schemas.topics import DEAD_LETTERS, FEDERATED_ROUNDS
 from streams.records import Record
 
@@ -37,6 +39,16 @@ class EventFigures:
             f"{METRICS_PREFIX}dead_letters",
             "Records that could not be processed, by agent.",
             ["agent"],
+            registry=board.registry,
+        )
+        self._late = Counter(
+            f"{METRICS_PREFIX}feedback_late",
+            "Feedback that came after its answer's time.",
+            registry=board.registry,
+        )
+        self._unmatched = Counter(
+            f"{METRICS_PREFIX}feedback_unmatched",
+            "Feedback on no answer that is known.",
             registry=board.registry,
         )
         for agent in _BURYING:
@@ -91,6 +103,19 @@ class EventFigures:
         except EventInvalid:
             agent = "unknown"
         self._dead_letters.labels(agent).inc()
+
+    def count_late(self, statistic: Statistic) -> None:
+        """Feedback that no window counts: late feedback is told piece by piece."""
+        if statistic.name == FEEDBACK_LATE:
+            self._late.inc(statistic.values.get("late", 0.0))
+            self._unmatched.inc(statistic.values.get("unmatched", 0.0))
+
+    def show_evidence(self, evidence: Iterable[tuple[str, str, float]]) -> None:
+        """How near the cumulative sums are to a finding."""
+        at_ms, meaning = now_ms(), "Evidence for a drift; over the threshold it is one, nats."
+        for version, signal, nats in evidence:
+            labels = {"model_version": version, "signal": signal}
+            self._board.show("drift_evidence", meaning, labels, nats, at_ms)
 
     def show_lag(self, lags: list[Lag], members: dict[str, int]) -> None:
         """What Kafka says of the consumer groups."""

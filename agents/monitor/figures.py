@@ -11,7 +11,6 @@ from schemas.events import (
     DRIFT,
     DRIFT_DETECTED,
     FEEDBACK_JOINED,
-    FEEDBACK_LATE,
     FRESHNESS,
     LABEL_GROUPS,
     LEARNING_ENDED,
@@ -43,7 +42,6 @@ def _times(value: str, metric: str, meaning: str, quantiles: tuple[int, ...]) ->
 _LABELS: Final = {
     QUALITY: ("model_version",),
     FEEDBACK_JOINED: ("model_version",),
-    FEEDBACK_LATE: (),
     DRIFT: ("model_version", "signal"),
     CONVERSATIONS: (),
     FRESHNESS: ("what",),
@@ -54,7 +52,7 @@ _LABELS: Final = {
     DRIFT_DETECTED: ("model_version", "signal", "detector"),
 }
 # Shown until the next one comes, however long that takes.
-_LASTING: Final = {PRIVACY_SPENT, LEARNING_ROUND, LEARNING_ENDED, DRIFT_DETECTED}
+LASTING: Final = {PRIVACY_SPENT, LEARNING_ROUND, LEARNING_ENDED, DRIFT_DETECTED}
 _FIGURES: Final[dict[str, dict[str, Figure]]] = {
     QUALITY: {
         "generations": Figure("window_generations", "Finished answers in the last window."),
@@ -81,10 +79,6 @@ _FIGURES: Final[dict[str, dict[str, Figure]]] = {
     },
     FEEDBACK_JOINED: {
         "joined": Figure("window_feedback_joined", "Feedback that met its answer."),
-    },
-    FEEDBACK_LATE: {
-        "late": Figure("window_feedback_late", "Feedback later than its answer's hour."),
-        "unmatched": Figure("window_feedback_unmatched", "Feedback on no answer that is known."),
     },
     DRIFT: {
         "psi": Figure("drift_psi", "Stability index of a signal against its reference."),
@@ -140,8 +134,10 @@ def show_statistic(board: Board, statistic: Statistic) -> None:
     figures = _FIGURES.get(statistic.name)
     if figures is None:
         return
+    if statistic.name == LEARNING_ROUND:
+        _show_release(board, statistic)
     own = {name: statistic.labels.get(name, "") for name in _LABELS[statistic.name]}
-    at_ms, lasting = statistic.window_end_ms, statistic.name in _LASTING
+    at_ms, lasting = statistic.window_end_ms, statistic.name in LASTING
     for name, figure in figures.items():
         value = statistic.values.get(name)
         if value is not None:
@@ -169,3 +165,15 @@ def _show_progressive(board: Board, statistic: Statistic) -> None:
             value,
             statistic.window_end_ms,
         )
+
+
+def _show_release(board: Board, statistic: Statistic) -> None:
+    """Whether the gate let the last round's version go live."""
+    board.show(
+        "learning_round_released",
+        "1 where the last round's version went live, 0 where the gate refused it.",
+        {"adapter": statistic.labels.get("adapter", "")},
+        float(statistic.labels.get("released") == "true"),
+        statistic.window_end_ms,
+        lasting=True,
+    )

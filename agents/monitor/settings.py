@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Final, get_args
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from agents.monitor.rules import Action, Rules
-from models.drift.stream import DetectorName, Watch
+from models.drift.watch import DetectorName, Watch
+
+Action = Literal["rollback", "pause", "federate"]
 
 _WATCH: Final = Watch()
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Which actions follow, and when they do not. Times are in milliseconds."""
+
+    acts_on: DetectorName = "cusum"
+    on_reward: tuple[Action, ...] = ()
+    on_inputs: tuple[Action, ...] = ()
+    observations_min: int = 100
+    cooldown_ms: int = 3_600_000
+    act_within_ms: int = 600_000
 
 
 class MonitorSettings(BaseSettings):
@@ -21,7 +35,7 @@ class MonitorSettings(BaseSettings):
     metrics_port: int = Field(9108, ge=1, le=65535, description="where Prometheus finds `/metrics`")
     metrics_host: str = Field("127.0.0.1", description="the address that `/metrics` listens on")
     history_h: float = Field(
-        168.0, gt=0, description="how much of `analytics` a start reads, to know what was usual"
+        168.0, gt=0, description="how old windows may be that a start reads, to know what was usual"
     )
     stale_s: float = Field(
         900.0, gt=0, description="a figure is no longer shown so long after its window"
@@ -48,7 +62,9 @@ class MonitorSettings(BaseSettings):
         "", description="the same when prompts or what is found for them change; no `rollback`"
     )
     observations_min: int = Field(
-        100, ge=1, description="observations since a change, before anything is done"
+        _WATCH.observations_min,
+        ge=1,
+        description="observations since a change, before it is one and anything is done",
     )
     cooldown_s: float = Field(
         3600.0, ge=0, description="after an action on an adapter, before the next of its kind"
@@ -75,7 +91,7 @@ class MonitorSettings(BaseSettings):
     @property
     def watch(self) -> Watch:
         """How streams are watched."""
-        return Watch(self.threshold, self.reference_min, self.window_min)
+        return Watch(self.threshold, self.reference_min, self.window_min, self.observations_min)
 
     @property
     def rules(self) -> Rules:

@@ -17,7 +17,7 @@ class WireMeter:
         self._port = int(port)
         self.sent_bytes = 0
         self.received_bytes = 0
-        self._open: set[asyncio.StreamWriter] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
 
     @asynccontextmanager
     async def listening(self, port: int) -> AsyncIterator[None]:
@@ -27,14 +27,13 @@ class WireMeter:
             yield
         finally:
             server.close()
-            for writer in self._open:
+            for writer in self._writers:
                 writer.close()
-            await server.wait_closed()
 
     async def _relay(self, near: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
-        self._open.add(back)
         with suppress(OSError):
             far, forth = await asyncio.open_connection(self._host, self._port)
+            self._writers |= {back, forth}
             try:
                 async with asyncio.TaskGroup() as both:
                     both.create_task(self._up(near, forth))
@@ -45,7 +44,7 @@ class WireMeter:
             finally:
                 forth.close()
                 back.close()
-        self._open.discard(back)
+                self._writers -= {back, forth}
 
     async def _up(self, near: asyncio.StreamReader, forth: asyncio.StreamWriter) -> None:
         while data := await near.read(_READ_BYTES):

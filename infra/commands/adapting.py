@@ -15,7 +15,7 @@ from schemas.errors import SettingsInvalid
 from streams.settings import KafkaSettings, load
 
 if TYPE_CHECKING:
-    from models.adapting.labels import LabelQuality
+    from models.judging.labels import LabelQuality
 
 # Of the seeds, for each policy and estimator.
 _HELD_MIN = 0.9
@@ -38,8 +38,9 @@ def bandit(
     A line of a log: {"context": [...], "arm": "a", "propensity": 0.5, "reward": 1}, and "rewards"
     of all arms by name where they are known. Fails when estimates hold in under 90 % of seeds.
     """
-    from infra.evaluation.bandit import evaluate, evaluate_log
+    from infra.evaluation.bandit import evaluate
     from infra.evaluation.bandit_data import BUNDLED, Logged, bundled, read_log, read_outcomes
+    from infra.evaluation.bandit_judged import evaluate_log
     from infra.evaluation.tracked import track_evaluation
 
     if dataset not in BUNDLED:

@@ -110,6 +110,9 @@ def join(
     memory_mib: Annotated[int | None, typer.Option(min=256, help="Memory of training.")] = None,
     idle_only: Annotated[bool, typer.Option(help="Refuse rounds while busy.")] = False,
     charging_only: Annotated[bool, typer.Option(help="Refuse rounds on battery.")] = False,
+    topic: Annotated[
+        str | None, typer.Option(help="Your own Kafka topic, from which examples are taken.")
+    ] = None,
 ) -> None:
     """Take part in rounds until Ctrl-C; a device that is offline joins the next one."""
     from infra.federation import KEY_FILE, device_parts
@@ -141,12 +144,14 @@ def join(
     load(EdgeSettings)  # Before anything starts: what is wrong is said at once.
     (port,) = free_ports(1)
     authority = None if ca is None else ca.absolute()
-    parts = device_parts(folder, superlink, authority, port)
+    parts = device_parts(folder, superlink, authority, port, topic)
     _tell_what_leaves(folder)
 
     def show(notice: Notice) -> None:
         if notice.what in ("died", "ready"):
             err.print(f"{notice.part} {notice.what} {notice.detail}", style="dim", markup=False)
+        if notice.part == "topic-reader" and notice.what == "died":
+            err.print("Its log is logs/topic-reader.log.", markup=False)
         if notice.part == "supernode" and notice.what == "died":
             err.print("Is this device admitted? Its log is logs/supernode.log.", markup=False)
 
@@ -155,13 +160,17 @@ def join(
 
 
 async def _show_rounds(folder: Path) -> None:
-    """Prints each round of this device, for ever."""
+    """Prints each round of this device and each growth of its examples, for ever."""
     from agents.edge.store import ExampleStore
 
     store = ExampleStore(folder)
     try:
         seen = max((one.number for one in store.sent()), default=0)
+        known = store.count()
         while True:
+            if (count := store.count()) != known:
+                known = count
+                out.print(f"{known} examples now")
             for one in store.sent(after=seen):
                 seen = one.number
                 out.print(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agents.ready_file import HEARTBEAT_S, touch_ready_file
 from infra.commands.edge import edge_app
 from infra.commands.shell import AsJson, err, out, print_json, run
 from schemas.errors import DataInvalid, SettingsInvalid
@@ -16,12 +18,12 @@ from streams.settings import load
 
 if TYPE_CHECKING:
     from agents.superlink import SuperLink
+    from infra.federation import Operator
+    from infra.part import Part
     from infra.supervisor import Notice
 
 # With these commands too.
 __all__ = ["edge_app"]
-
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @edge_app.command("serve")
@@ -32,33 +34,44 @@ def serve(
     port: Annotated[int, typer.Option(help="Port for devices.")] = 9443,
     certificate: Annotated[Path | None, typer.Option(help="Its certificate, PEM.")] = None,
     key: Annotated[Path | None, typer.Option(help="The certificate's key, PEM.")] = None,
+    agent: Annotated[
+        bool, typer.Option("--agent", help="Run the federate agent too, for the river's topics.")
+    ] = False,
 ) -> None:
     """Run the SuperLink and the gate that devices come through; Ctrl-C stops both."""
-    from agents.federate_settings import FederateSettings
-    from infra.federation import Door, serving_parts
+    from infra.federation import operator
     from infra.supervisor import Supervisor
-    from infra.tls import own_certificates
 
     if (certificate is None) != (key is None):
         raise SettingsInvalid("A certificate needs its key.", "Give --certificate and --key.")
-    settings = load(FederateSettings)
-    folder = settings.superlink_folder.expanduser().absolute()
-    authority: Path | None = None
-    if certificate is None:
-        own = own_certificates(folder / "gate", [host])
-        certificate, key, authority = own.certificate, own.key, own.authority
-    listen = host if host in _LOOPBACK else "0.0.0.0"
-    superlink_port = int(settings.superlink.rpartition(":")[2])
-    parts = serving_parts(folder, superlink_port, Door(listen, port, certificate, key))
+    own = operator(host, port, certificate, key)
+    parts = [*own.parts, *([_agent(own.folder)] if agent else [])]
 
     async def work() -> None:
-        out.print(f"Devices: headwater edge join --superlink {host}:{port}", markup=False)
-        if authority is not None:
-            out.print(f"Give each device this file, for --ca: {authority}", markup=False)
-        out.print("Beside it: headwater agent federate. Ctrl-C stops everything.")
-        await asyncio.Event().wait()
+        tell_devices(own)
+        if not agent:
+            out.print("Beside it: headwater agent federate.")
+        out.print("Ctrl-C stops everything.")
+        while True:
+            touch_ready_file()
+            await asyncio.sleep(HEARTBEAT_S)
 
-    run(Supervisor(parts, folder, _show).run(work))
+    run(Supervisor(parts, own.folder, _show).run(work))
+
+
+def tell_devices(own: Operator) -> None:
+    """How devices come to an operator's gate."""
+    out.print(f"Devices: headwater edge join --superlink {own.gate}", markup=False)
+    if own.authority is not None:
+        out.print(f"Give each device this file, for --ca: {own.authority}", markup=False)
+
+
+def _agent(folder: Path) -> Part:
+    """The federate agent of a river that runs elsewhere."""
+    from infra.river import FEDERATE, agent_part
+
+    env = {"HEADWATER_FEDERATE_SUPERLINK_FOLDER": str(folder)}
+    return replace(agent_part(FEDERATE, env), after=("superlink",))
 
 
 @edge_app.command("admit")
@@ -168,10 +181,10 @@ def _print_event(event: object, as_json: bool) -> None:
 
 
 def _superlink() -> SuperLink:
-    from agents.federate_settings import FederateSettings
     from agents.superlink import open_superlink
+    from infra.federation import operator_settings
 
-    return open_superlink(load(FederateSettings))
+    return open_superlink(operator_settings())
 
 
 def _show(notice: Notice) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -15,6 +15,7 @@ from agents.gateway.settings import GatewaySettings
 from agents.monitor.settings import MonitorSettings
 from agents.study_settings import StudySettings
 from infra.commands.analytics import windows_wanted
+from infra.commands.fleet import tell_devices
 from infra.commands.gate_set import make_gate_set
 from infra.commands.next_steps import next_steps, show_tracking
 from infra.commands.shell import AsJson, err, out, print_json, run
@@ -39,14 +40,25 @@ from infra.supervisor import Notice, Supervisor
 from schemas.errors import SettingsInvalid
 from streams.settings import KafkaSettings, load
 
+if TYPE_CHECKING:
+    from infra.federation import Operator
+
 # Turns that an OpenMP thread waits for the next product before it sleeps: some 0.1 ms.
 SPIN_COUNT: Final = "10000"
 _WORKERS: Final = (*EVERYTHING, STUDY, FEDERATE, TRACK)
 
 
-def up() -> None:
+def up(
+    federation: Annotated[
+        bool, typer.Option("--federation", help="Let devices teach too: SuperLink, gate, agent.")
+    ] = False,
+    federation_host: Annotated[
+        str, typer.Option(help="Name or address by which devices reach this machine.")
+    ] = "127.0.0.1",
+) -> None:
     """Start Kafka, its topics and every agent on this machine; Ctrl-C stops them."""
     settings, gateway = load(LocalSettings), load(GatewaySettings)
+    operator = _operator(federation_host) if federation else None
     _require_free(
         settings.kafka_port,
         settings.kafka_controller_port,
@@ -59,15 +71,41 @@ def up() -> None:
         data_dir,
         settings.kafka_port,
         settings.kafka_controller_port,
-        agents=tracked((*EVERYTHING, STUDY) if load(StudySettings).enabled else EVERYTHING),
-        windows=windows_wanted(),
+        _federating(operator),
+        _wanted(operator),
+        windows_wanted(),
     )
+    river.parts.extend([] if operator is None else operator.parts)
 
     async def work() -> None:
         next_steps(river, gateway.port)
+        if operator is not None:
+            tell_devices(operator)
+        metrics = f"http://127.0.0.1:{load(MonitorSettings).metrics_port}/metrics"
+        out.print(f"Figures for Prometheus are at {metrics}", markup=False)
         await asyncio.Event().wait()
 
     run(supervised(river, work))
+
+
+def _wanted(operator: Operator | None) -> tuple[str, ...]:
+    """All agents, with those that a setting or an option adds."""
+    studying = (STUDY,) if load(StudySettings).enabled else ()
+    federating = () if operator is None else (FEDERATE,)
+    return tracked((*EVERYTHING, *studying, *federating))
+
+
+def _operator(host: str) -> Operator:
+    # Imported late: it brings Flower.
+    from infra.federation import GATE_PORT, operator
+
+    return operator(host, GATE_PORT)
+
+
+def _federating(operator: Operator | None) -> dict[str, str]:
+    if operator is None:
+        return {}
+    return {"HEADWATER_FEDERATE_SUPERLINK_FOLDER": str(operator.folder)}
 
 
 def demo(
@@ -136,6 +174,10 @@ def agent(name: Annotated[str, typer.Argument(help=", ".join(_WORKERS))]) -> Non
         from infra.pages.serve import main
     elif name == FEDERATE:
         make_gate_set()
+        from infra.federation import operator_settings
+
+        folder = str(operator_settings().superlink_folder)
+        os.environ.setdefault("HEADWATER_FEDERATE_SUPERLINK_FOLDER", folder)
         from agents.federate import main
     elif name == TRACK:
         from agents.track import main

@@ -43,6 +43,8 @@ def flink_config(
         # One task for each operator: to add up twice would only cost.
         "table.optimizer.agg-phase-strategy": "ONE_PHASE",
         "parallelism.default": "1",
+        # Windows are a minute long: to look at the time more often only costs.
+        "pipeline.auto-watermark-interval": "500 ms",
         "table.local-time-zone": "UTC",
         "table.exec.source.idle-timeout": f"{settings.idle_s} s",
         "table.exec.state.ttl": f"{settings.state_s} s",

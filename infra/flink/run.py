@@ -43,7 +43,8 @@ def become_flink(
         json.dump(make_order(flink, kafka, settings, folder), order)
         order.seek(0)
         os.dup2(order.fileno(), 0)
-    os.nice(NICENESS)
+    if settings.cluster is None:
+        os.nice(NICENESS)
     env = os.environ | java_environment(flink, settings, log_settings)
     os.execve(flink.python, [str(flink.python), str(MAIN)], env)
 

@@ -25,8 +25,8 @@ class Cusum:
         shift = self._signal.shift
         if self._signal.bounds is None:
             shift *= variance**0.5
-        # A reference is known to a standard error, the same one in every window: it may be that
-        # much nearer. Without it a short, unlucky reference alarms by itself.
+        # A reference is known to a standard error, the same in every window: it may be that much
+        # nearer. Without it a short, unlucky reference alarms by itself.
         moved = self._side * (window.mean - reference.mean) - (variance / reference.count) ** 0.5
         gained = reference.weight(window) * shift / variance * (moved - shift / 2)
         self.sum = max(0.0, self.sum + gained)

@@ -9,29 +9,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import Final
+
+from river.base import DriftDetector
+from river.drift import ADWIN, KSWIN, PageHinkley
 
 from models.drift.cusum import Cusum
+from models.drift.watch import DetectorName, Watch
 from models.drift.windows import Reference, Signal, Window
 
-if TYPE_CHECKING:
-    from river.base import DriftDetector
-
-DetectorName = Literal["cusum", "page-hinkley", "adwin", "kswin"]
-DETECTORS: Final[tuple[DetectorName, ...]] = get_args(DetectorName)
 # Without bounds the variance has to be estimated: a matter of windows, not of observations.
 _WINDOWS_MIN: Final = 20
 # What a stream hands on to that of the next version.
 _HISTORY_WINDOWS_MAX: Final = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """How a stream is watched: see the settings of monitor, which are the same figures."""
-
-    threshold: float = 12.0
-    reference_min: int = 1_000
-    window_min: int = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +84,7 @@ class Stream:
         for cusum in self._sums:
             cusum.update(window, self._reference)
         self._suspected.append(window)
-        found = [self._detection("cusum")] if any(c.drift_detected for c in self._sums) else []
+        found = [self._detection("cusum")] if self._sure else []
         for name, detector in self._river.items():
             detector.update(score)
             if detector.drift_detected and self._matters():
@@ -104,6 +94,18 @@ class Stream:
         elif not any(cusum.sum for cusum in self._sums):
             self._absorb()
         return found
+
+    @property
+    def evidence(self) -> float:
+        """How far the greatest cumulative sum has come, nats."""
+        return max(cusum.sum for cusum in self._sums)
+
+    @property
+    def _sure(self) -> bool:
+        # A handful of ratings may fall very far together.
+        enough = sum(window.count for window in self._suspected) >= self._watch.observations_min
+        bounded = self._signal.bounds is not None
+        return (enough or not bounded) and any(cusum.drift_detected for cusum in self._sums)
 
     def _matters(self) -> bool:
         """River's detectors see changes in both directions."""
@@ -142,9 +144,6 @@ class Stream:
 
 def _detectors(signal: Signal) -> dict[DetectorName, DriftDetector]:
     """River's, on standard errors; their figures are those that docs/LOG.md compares."""
-    # Imported late: River takes a second, and settings of ours name its detectors.
-    from river.drift import ADWIN, KSWIN, PageHinkley
-
     mode = "both" if len(signal.sides) > 1 else "down" if signal.sides[0] < 0 else "up"
     return {
         "page-hinkley": PageHinkley(min_instances=4, delta=1, threshold=6, alpha=1, mode=mode),

@@ -21,6 +21,7 @@ SPAN_S = 3 * 3_600
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
 def test_a_task_manager_killed_in_the_middle_of_200_000_events_changes_nothing(
     running_broker: RunningBroker, tmp_path: Path
 ) -> None:
@@ -38,9 +39,10 @@ def test_a_task_manager_killed_in_the_middle_of_200_000_events_changes_nothing(
         running([*parts, windows(kafka, settings, tmp_path)], tmp_path) as supervisor,
         hearing(kafka) as heard,
     ):
-        heard.until(lambda found: len(found) > 0, 180)
+        heard.until(lambda found: len(found) > 0, 240)
+        assert heard.statistics, (tmp_path / "logs" / "windows.log").read_text()[-5_000:]
         signal_group(supervisor.pids()["taskmanager"], signal.SIGKILL)
-        assert 0 < len(heard.statistics) < len(wanted) / 2, "it was not in the middle"
+        assert len(heard.statistics) < len(wanted) / 2, "it was not in the middle"
         heard.until(lambda found: len(found) >= len(wanted), 240)
         assert differences(heard.statistics, wanted) == []
         assert heard.repeated == []

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -21,6 +21,7 @@ from mlflow.tracking import MlflowClient
 from stage import kill
 from workers import agent_parts
 
+from agents.controls import control_record
 from agents.settings import LearnSettings
 from agents.tracking.settings import TrackSettings
 from agents.tracking.tensorboard_files import read_steps
@@ -36,6 +37,7 @@ from models.privacy.randomness import NoiseKey
 from schemas.errors import DataInvalid, ModelUnavailable
 from schemas.events import LEARNING_ENDED, Example, ModelUpdate, Statistic
 from schemas.topics import ANALYTICS, EXAMPLES, MODEL_UPDATES, Topic
+from streams.producer import Producer
 from streams.settings import KafkaSettings
 from streams.subscription import Subscription
 
@@ -72,6 +74,15 @@ async def versions(kafka: KafkaSettings, count: int) -> list[ModelUpdate]:
     return list({update.model_version: update for update in found}.values())
 
 
+async def turn(kafka: KafkaSettings, learning: Literal["on", "paused"]) -> None:
+    """Pause learning, or let it go on."""
+    producer = Producer(kafka)
+    try:
+        await producer.send(control_record("default", learning, "a test", learning, "/test"))
+    finally:
+        await producer.close()
+
+
 async def stream(
     kafka: KafkaSettings, supervisor: Supervisor
 ) -> tuple[list[Example], list[ModelUpdate], Statistic]:
@@ -84,10 +95,16 @@ async def stream(
     # Two cohorts, and after the first of them the learner is killed, and who tracks it.
     await publish_exchanges(kafka, prompts[:6], feedback[:6])
     await versions(kafka, 1)
+    await turn(kafka, "paused")
     await kill(supervisor, "learn")
     await kill(supervisor, TRACK)
     await publish_exchanges(kafka, prompts[6:], feedback[6:])
     examples = await until(kafka, EXAMPLES, lambda found: len(found) == len(prompts) + 1)
+    # Its successor reads that it is paused; the second cohort may have been done before.
+    await asyncio.sleep(1)
+    async with Subscription(kafka, MODEL_UPDATES, since="earliest") as subscription:
+        assert len([record async for record in subscription.present()]) < ROUNDS
+    await turn(kafka, "on")
     updates = await versions(kafka, ROUNDS)
     told = await until(kafka, ANALYTICS, lambda found: found[-1].name == LEARNING_ENDED)
     return examples, updates, told[-1]

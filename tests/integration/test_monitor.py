@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from monitors import monitoring, page, publish_statistics
-from windows_by_hand import MINUTE_MS, rated, thumbs
+from windows_by_hand import MINUTE_MS, one_of_each, rated, thumbs
 
 from agents.model_change import publish
 from schemas import codec
@@ -43,6 +43,15 @@ async def go_live(kafka: KafkaSettings, version: str, parent: str) -> None:
 async def present(kafka: KafkaSettings, topic: Topic) -> list[Any]:
     async with Subscription(kafka, topic, since="earliest") as events:
         return [codec.decode(topic, r.value or b"") async for r in events.present()]
+
+
+async def test_a_start_reads_back_what_lasts_however_old_it_is(kafka: KafkaSettings) -> None:
+    async with producing(kafka) as producer:
+        await publish_statistics(producer, one_of_each("v1", now_ms()))
+    # Whatever is there is older than that.
+    async with monitoring(kafka, history_h=1e-9) as address:
+        shown = await until_shown(address, "privacy_epsilon_budget")
+    assert "window_reward_mean" not in shown
 
 
 async def until_shown(address: str, what: str) -> str:

@@ -15,7 +15,7 @@ from infra.local_kafka import LocalKafka
 from models.artifacts import fetch
 from models.learning.adapter_files import read_adapter
 from models.studying.notes import Notes, read_notes, study_file
-from schemas.events import STUDY_ROUND
+from schemas.events import PROGRESSIVE, STUDY_ROUND
 from schemas.topics import ANALYTICS
 from streams.settings import KafkaSettings
 
@@ -61,8 +61,8 @@ def test_passages_become_versions_and_deleted_ones_are_not_kept(
         notes = await until_lessons(tmp_path, 20)
         ids_kept = {text.text_id for text in [*notes.reservoir.texts, *notes.waiting]}
         assert passage(number).passage_id not in ids_kept
-        rounds = await until(kafka, ANALYTICS, lambda found: len(found) >= 2)
-        assert {statistic.name for statistic in rounds} == {STUDY_ROUND}
+        told = await until(kafka, ANALYTICS, lambda found: len(found) >= 20)
+        assert {statistic.name for statistic in told} == {STUDY_ROUND, PROGRESSIVE}
 
     with running([study_part(kafka, tiny_model, tmp_path)], tmp_path) as supervisor:
         asyncio.run(story(supervisor))

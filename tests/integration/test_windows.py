@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -52,6 +56,7 @@ def malformed(begin_ms: int) -> list[Made]:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(400)
 def test_shuffled_copied_late_and_malformed_input_gives_what_the_oracle_says(
     kafka: KafkaSettings, tmp_path: Path
 ) -> None:
@@ -103,9 +108,31 @@ def test_a_record_typed_in_by_hand_counts_once_its_minute_is_over(
         assert sum(values["generations"] for values in quality) == 1
         assert sum(values["feedback"] for values in quality) == 1
         # No further record came: the clock alone has closed the window.
+        said = tail(kafka, "--json")
+        assert json.loads(said)["values"] == {"joined": 1.0, "reward_mean": 1.0}
+        assert "feedback_joined model_version=" in tail(kafka)
+
+
+def tail(kafka: KafkaSettings, *options: str) -> str:
+    """What the command says of the first window of job 2."""
+    command = [sys.executable, "-m", "infra.cli", "analytics", "tail", "--since", "earliest"]
+    env = os.environ | {
+        "HEADWATER_KAFKA_BOOTSTRAP": kafka.bootstrap,
+        "HEADWATER_KAFKA_TOPIC_PREFIX": kafka.topic_prefix,
+    }
+    done = subprocess.run(
+        [*command, "--name", "feedback_joined", "--count", "1", *options],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout
 
 
 @pytest.mark.long
+@pytest.mark.timeout(400)
 def test_killed_windows_go_on_from_their_checkpoint(kafka: KafkaSettings, tmp_path: Path) -> None:
     begin_ms = now_ms() // MINUTE_MS * MINUTE_MS - 120 * MINUTE_MS
     records = make_exchanges(1_000, begin_ms, 1_800)

@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 
 from agents import settings as agent_settings
 from agents.adapt_settings import AdaptSettings
+from agents.federate_settings import FederateSettings
 from agents.gateway.settings import GatewaySettings
 from agents.monitor.settings import MonitorSettings
 from agents.study_settings import StudySettings
@@ -36,8 +37,15 @@ AGENTS = (
     "track",
     "monitor",
 )
+# What Compose alone reads: options and ports of the profile `federation`.
+FEDERATION_NAMES = {"HEADWATER_FEDERATION_HOST", "HEADWATER_FEDERATION_PORT"}
 # Set for the image as a whole, and read by no settings class.
-IMAGE_NAMES = {"HEADWATER_READY_FILE", "HEADWATER_IMAGE", "HEADWATER_WINDOWS_IMAGE"}
+IMAGE_NAMES = {
+    "HEADWATER_READY_FILE",
+    "HEADWATER_IMAGE",
+    "HEADWATER_WINDOWS_IMAGE",
+    *FEDERATION_NAMES,
+}
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +80,7 @@ def known_settings() -> set[str]:
         TrackSettings,
         AdaptSettings,
         MonitorSettings,
+        FederateSettings,
     ]
     for item in vars(agent_settings).values():
         if isinstance(item, type) and issubclass(item, BaseSettings):
@@ -115,6 +124,14 @@ def test_an_agent_is_a_service_of_its_own_with_few_rights(
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["user"].split(":")[0] != "0"
+
+
+def test_federation_runs_where_it_is_asked_for(compose: dict[str, Any]) -> None:
+    service = compose["services"]["federation"]
+    assert service["profiles"] == ["federation"]
+    assert service["command"][:3] == ["edge", "serve", "--agent"]
+    # Its agent enters rounds into learn's ledger.
+    assert any(volume.startswith("learn-data:") for volume in service["volumes"])
 
 
 def test_every_volume_in_use_is_named_and_every_named_one_is_in_use(

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from windows_by_hand import MINUTE_MS, thumbs
 
-from agents.monitor.drifts import SIGNALS
-from models.drift.stream import Detection, Stream, Watch
+from agents.monitor.drift.drifts import SIGNALS
+from models.drift.stream import Detection, Stream
+from models.drift.watch import Watch
 from models.drift.windows import Reference, Window
 
 REWARD = SIGNALS["reward"]
@@ -70,6 +71,14 @@ def test_what_it_says_is_what_happened() -> None:
     assert (detection.mean, detection.windows, detection.count) == (pytest.approx(0.2), 1, 200)
     # From now on this is usual.
     assert found(Stream(REWARD, Watch(), stream.history), [0.2] * 10, 200) == []
+
+
+def test_a_handful_of_ratings_is_no_drift_however_far_they_fall() -> None:
+    stream = Stream(REWARD, Watch())
+    assert found(stream, [0.8] * 20, 100) == []
+    late = [Window(2_000_000 + n, 2_000_001 + n, -1.0, 25) for n in range(4)]
+    alarms = [[each.detector for each in stream.add(window)].count("cusum") for window in late]
+    assert alarms == [0, 0, 0, 1]
 
 
 def test_a_rise_of_the_reward_is_no_drift() -> None:

@@ -3,27 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
 
-from agents.monitor.drifts import REWARD, Drift
-from models.drift.stream import DetectorName
+from agents.monitor.drift.drifts import REWARD, Drift
+from agents.monitor.settings import Action, Rules
 from models.engine.protocol import BASE_VERSION
 from schemas.events import ModelUpdate
-
-Action = Literal["rollback", "pause", "federate"]
-UNKNOWN: Final = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """Which actions follow, and when they do not. Times are in milliseconds."""
-
-    acts_on: DetectorName = "cusum"
-    on_reward: tuple[Action, ...] = ()
-    on_inputs: tuple[Action, ...] = ()
-    observations_min: int = 100
-    cooldown_ms: int = 3_600_000
-    act_within_ms: int = 600_000
 
 
 @dataclass(frozen=True, slots=True)

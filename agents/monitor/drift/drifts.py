@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from models.drift.stream import Detection, Stream, Watch
+from models.drift.stream import Detection, Stream
+from models.drift.watch import Watch
 from models.drift.windows import Signal, Window
 from schemas.events import DRIFT, QUALITY, Statistic
 
@@ -22,6 +23,16 @@ SIGNALS: Final = {
 }
 # Streams watched together; versions that were not seen for longest make way.
 _STREAMS_MAX: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A window of one version's signal, and of how many observations it is."""
+
+    model_version: str
+    signal: str
+    window: Window
+    observations: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +64,19 @@ class Drifts:
         self._parent_of = parent_of
         self._streams: dict[tuple[str, str], Stream] = {}
 
-    def add(self, statistic: Statistic) -> list[Drift]:
-        """What the detectors find in a window, if it is one of theirs."""
-        found = observed(statistic)
-        if found is None:
-            return []
-        version, signal, window, observations = found
-        stream = self._stream(version, signal)
-        detections = stream.add(window)
-        share = observations / window.count
-        return [Drift(version, signal, each, each.count * share) for each in detections]
+    def add(self, seen: Observed) -> list[Drift]:
+        """What the detectors find at the end of a window."""
+        stream = self._stream(seen.model_version, seen.signal)
+        share = seen.observations / seen.window.count
+        return [
+            Drift(seen.model_version, seen.signal, found, found.count * share)
+            for found in stream.add(seen.window)
+        ]
+
+    def evidence(self) -> Iterator[tuple[str, str, float]]:
+        """Version, signal and evidence for a drift of each stream, nats."""
+        for (version, signal), stream in self._streams.items():
+            yield version, signal, stream.evidence
 
     def _stream(self, version: str, signal: str) -> Stream:
         key = version, signal
@@ -78,15 +92,16 @@ class Drifts:
         return stream
 
 
-def observed(statistic: Statistic) -> tuple[str, str, Window, float] | None:
-    """Version, signal and window in a statistic, and of how many observations it is."""
+def observed(statistic: Statistic) -> Observed | None:
+    """The window in a statistic, if it is one to watch."""
     values, labels = statistic.values, statistic.labels
     version, signal = labels.get("model_version"), labels.get("signal", REWARD)
     if version is None:
         return None
     if statistic.name == QUALITY:
-        mean, count = values.get("reward_mean"), values.get("feedback", 0.0)
-        signal = REWARD
+        # Not all feedback is a rating, where that is told apart.
+        count = values.get("rated", values.get("feedback", 0.0))
+        mean, signal = values.get("reward_mean"), REWARD
     elif statistic.name == DRIFT and signal in SIGNALS and signal != REWARD:
         # Reward is taken from the windows that do not overlap.
         count = values.get("count", 0.0)
@@ -97,4 +112,4 @@ def observed(statistic: Statistic) -> tuple[str, str, Window, float] | None:
         return None
     weight = 1.0 if signal == "prompt_embedding" else count
     window = Window(statistic.window_start_ms, statistic.window_end_ms, mean, weight)
-    return version, signal, window, count
+    return Observed(version, signal, window, count)
