@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from infra.commands.federation import federation
+from infra.commands.federation import federation, federation_scale
 from infra.commands.learning import learning
 from infra.commands.local import fetched, limit_spinning, supervised
 from infra.commands.shell import AsJson, err, out, print_json, run
@@ -22,6 +22,7 @@ from streams.settings import KafkaSettings, load
 eval_app = typer.Typer(help="Quality on real data.", no_args_is_help=True)
 eval_app.command()(learning)
 eval_app.command()(federation)
+eval_app.command()(federation_scale)
 
 BENCHMARKS = (
     "publish",
