@@ -13,7 +13,7 @@ LLAMA_FLAGS := $(if $(filter x86_64,$(shell uname -m)),-mno-amx-tile -mno-amx-in
 CMAKE_BUILD_PARALLEL_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-long llama-server lint bench bench-engine bench-swaps bench-learn bench-gateway bench-federation lock clean
+.PHONY: help venv demo test test-long test-windows llama-server lint bench bench-engine bench-swaps bench-learn bench-gateway bench-windows bench-federation lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,7 +24,10 @@ demo: $(STAMP) ## run the whole river on this machine and ask it something (ARGS
 	$(BIN)/headwater demo $(ARGS)
 
 test: $(STAMP) ## run every test that must pass, on a real broker
-	$(BIN)/python -m pytest -m "not long and not bench" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long and not bench" $(ARGS)
+
+test-windows: $(STAMP) ## hold the windows on a real Flink against their oracle (6 minutes)
+	$(BIN)/python -m pytest tests/integration/test_windows.py tests/faults/test_windows_kills.py $(ARGS)
 
 test-long: $(STAMP) ## run the tests that take minutes
 	$(BIN)/python -m pytest -m long $(ARGS)
@@ -50,6 +53,9 @@ bench-swaps: $(STAMP) ## measure swaps of adapters under load (4 minutes)
 
 bench-gateway: $(STAMP) ## measure the gateway beside the SDK, up to 200 streams (6 minutes)
 	$(BIN)/headwater bench gateway $(ARGS)
+
+bench-windows: $(STAMP) ## measure the windows beside a bare loop in Python (4 minutes)
+	$(BIN)/headwater bench windows $(ARGS)
 
 bench-federation: $(STAMP) ## measure federated rounds beside plain Flower's (5 minutes)
 	$(BIN)/headwater bench federation $(ARGS)

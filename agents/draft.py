@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from agents.chunks import Part
+from agents.questions import question_text
 from agents.sampling import logprob_event, request_of_choice, sampling_params
-from models.engine.protocol import Engine, GenerationRequest, Piece
+from models.engine.protocol import DEFAULT_ADAPTER, Engine, GenerationRequest, Piece
 from models.prompting import ChatMessage, build_messages, cited_passages, fit_passages
 from schemas import ids, limits
 from schemas.clock import now_ms
@@ -101,6 +102,9 @@ class Draft:
             error=first.error,
             logprobs=first.logprobs,
             alternatives=[choice.alternative() for choice in self.choices[1:]],
+            choice=context.choice,
+            prompt_chars=len(question_text(context.prompt)),
+            prompt_sketch=context.prompt_sketch,
         )
 
     def chunk(self, index: int, part: Part) -> TokenChunk:
@@ -241,8 +245,10 @@ def make_request(draft: Draft, engine: Engine, passages_max: int) -> GenerationR
         messages, texts, engine.count_tokens, engine.context_tokens_max - answer_tokens - 1
     )
     draft.passages = draft.context.passages[:fitting]
+    variant = draft.context.choice
     return GenerationRequest(
         request_id=draft.generation_id,
         messages=build_messages(messages, texts[:fitting]),
         sampling=sampling_params(prompt.sampling, draft.context.prompt_id),
+        adapter=(variant and variant.adapter) or DEFAULT_ADAPTER,
     )

@@ -5,17 +5,21 @@ from __future__ import annotations
 import msgspec
 
 from agents.pseudonyms import Pseudonyms
+from models.adapting.features import answer_features
 from models.prompting import build_messages
 from schemas import codec, ids
 from schemas.errors import EventInvalid
-from schemas.events import Context, Example, Feedback, Generation, Message
+from schemas.events import Choice, Context, Example, Feedback, Generation, Message
 from schemas.headers import header
 from schemas.topics import FEEDBACK
 from streams.records import Record
 
 
-class Answered(msgspec.Struct, frozen=True):
-    """What examples need of a finished record; `passages` are those that the model was shown."""
+class Answered(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What examples need of a finished record; `passages` are those that the model was shown.
+
+    `features` and `choice` are for what adapts.
+    """
 
     generation_id: str
     model_version: str
@@ -23,13 +27,15 @@ class Answered(msgspec.Struct, frozen=True):
     passages: list[str]
     user_id: str | None
     conversation_id: str | None
+    features: dict[str, float] = {}
+    choice: Choice | None = None
 
 
 class Exchange(msgspec.Struct, frozen=True, omit_defaults=True):
     """One prompt's state; `since_ms` is the broker's time of what came first.
 
     `waiting` is feedback that came before the answer was known, `taken` the ids of all that became
-    examples.
+    examples, `trace` the answer's traceparent.
     """
 
     partition: int
@@ -38,6 +44,7 @@ class Exchange(msgspec.Struct, frozen=True, omit_defaults=True):
     answered: Answered | None = None
     waiting: list[Record] = []
     taken: list[str] = []
+    trace: str | None = None
 
     @property
     def complete(self) -> bool:
@@ -49,7 +56,7 @@ def asked(exchange: Exchange, context: Context) -> Exchange:
     return msgspec.structs.replace(exchange, messages=context.prompt.messages)
 
 
-def answered(exchange: Exchange, generation: Generation) -> Exchange:
+def answered(exchange: Exchange, generation: Generation, trace: str | None = None) -> Exchange:
     """With the answer known."""
     found = Answered(
         generation.generation_id,
@@ -58,8 +65,23 @@ def answered(exchange: Exchange, generation: Generation) -> Exchange:
         [passage.text for passage in generation.passages],
         generation.user_id,
         generation.conversation_id,
+        _features(generation),
+        generation.choice,
     )
-    return msgspec.structs.replace(exchange, answered=found)
+    return msgspec.structs.replace(exchange, answered=found, trace=trace)
+
+
+def _features(generation: Generation) -> dict[str, float]:
+    passages, timings = generation.passages, generation.timings
+    return answer_features(
+        answer=generation.text,
+        cosines=[passage.cosine for passage in passages if passage.cosine is not None],
+        cited=len(generation.cited),
+        cut=generation.finish_reason == "length",
+        logprobs=[token.logprob for token in generation.logprobs],
+        duration_ms=timings.finished_ms - timings.prompted_ms,
+        question_numbers=generation.choice.features if generation.choice else (),
+    )
 
 
 def decode_feedback(record: Record) -> tuple[str, Feedback]:

@@ -24,6 +24,7 @@ from typing import Any, Final, TypeVar
 
 import torch
 
+from agents.asked_round import asked_record
 from agents.dead_letters import bury
 from agents.federate_settings import FederateSettings
 from agents.federated_releases import unpublished
@@ -38,15 +39,16 @@ from agents.flower_round import (
 )
 from agents.learning import model_name
 from agents.live_version import LiveUpdate, read_live
-from agents.releases import ended_record, round_record, update_record
+from agents.releases import begun_record, ended_record, round_record, update_record
 from agents.round_queue import Asked, RoundQueue
-from agents.round_records import asked_record, ended_in, failed, finished, started
+from agents.round_records import ended_in, failed, finished, started
 from agents.settings import GenerateSettings, LearnSettings, WorkerSettings
 from agents.standalone import run
 from agents.superlink import open_superlink
 from models.learning.gate import LiveVersion
 from models.privacy.ledger import Round
 from schemas import codec
+from schemas.clock import now_ms
 from schemas.errors import (
     BudgetSpent,
     DataInvalid,
@@ -97,6 +99,7 @@ class Federate:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._live.follow())
             await asyncio.to_thread(clear_up, self._settings)
+            await self._producer.send(begun_record(federation.opening, now_ms()))
             await self._publish(federation)
             async for record in self._records.until_caught_up():
                 await self._take(record)

@@ -26,11 +26,12 @@ from agents.draft import Draft, last_chunk, write_answer
 from agents.engines import make_engine
 from agents.finals import Finals
 from agents.fitting import shrunk
+from agents.generation_span import describe, generation_span
 from agents.identity import event_id
 from agents.intake import Intake, Taken
 from agents.metrics import MetricsPage
 from agents.settings import GenerateSettings, WorkerSettings
-from agents.tracing import Tracing, describe, make_tracing, traceparent
+from agents.tracing import Tracing, make_tracing
 from agents.updates import Updates
 from agents.worker import follow_assignment, make_app, raw_topic, run
 from models.engine.protocol import Engine
@@ -45,6 +46,7 @@ from streams.producer import Outgoing, Producer
 from streams.racing import unless_set
 from streams.records import Record
 from streams.settings import KafkaSettings, load
+from streams.spans import traceparent
 
 log = logging.getLogger("headwater.generate")
 
@@ -74,7 +76,7 @@ class Generate:
         tracing: Tracing | None = None,
     ) -> None:
         self._kafka = kafka
-        self._tracing = tracing or make_tracing(settings.engine == "remote")
+        self._tracing = tracing or make_tracing("generate")
         self._engine = engine
         self._settings = settings
         self._producer = Producer(kafka)
@@ -88,7 +90,12 @@ class Generate:
         self._room = asyncio.Semaphore(settings.in_flight_max)
         self._page: MetricsPage | None = None
         self.updates = Updates(
-            kafka, self._producer, engine, settings.adapters_folder, settings.adapters_wait_s
+            kafka,
+            self._producer,
+            engine,
+            settings.adapters_folder,
+            settings.adapters_wait_s,
+            settings.added_adapter,
         )
         self.cancels = Cancels(kafka, "generate", self._cancel)
         self.intake = Intake()
@@ -195,7 +202,9 @@ class Generate:
             attempt, index, rest = now_ms(), 0, Part(generation.text if generation else "")
             if generation is None:
                 came = headers.header(flight.taken.record.headers, "traceparent")
-                with self._tracing.generation(context, self._engine.model, came) as span:
+                remote = self._settings.engine == "remote"
+                model = self._engine.model
+                with generation_span(self._tracing, context, model, came, remote=remote) as span:
                     flight.traceparent = traceparent(span) or flight.traceparent
                     # 2. and 3.
                     generation, index, rest = await self._write(flight, finals, attempt)

@@ -1,4 +1,4 @@
-"""feedback → examples: each piece of feedback with the prompt and the answer that it is about.
+"""feedback → examples, outcomes: feedback with the prompt and the answer that it is about.
 
 Contexts, generations and feedback are keyed by prompt_id and have equally many partitions, so one
 worker sees all three of a prompt, in any order. For each record:
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
+from opentelemetry.trace import Span
 
 from agents.blame import is_the_records_fault
 from agents.dead_letters import bury
@@ -25,21 +26,33 @@ from agents.exchange import Exchange, answered, asked, decode_feedback, make_exa
 from agents.exchanges import Exchanges
 from agents.identity import event_id
 from agents.intake import Intake, Taken
+from agents.outcomes import make_outcome
 from agents.pseudonyms import Pseudonyms, open_pseudonyms
 from agents.read_committed import read_committed
 from agents.settings import JoinSettings, WorkerSettings
+from agents.tracing import make_tracing
 from agents.worker import follow_assignment, make_app, raw_topic, run
 from agents.written_examples import WrittenExamples
 from schemas import codec, headers
 from schemas.clock import now_ms
 from schemas.errors import EventInvalid, Fenced, HeadwaterError, SettingsInvalid
-from schemas.events import Example
-from schemas.topics import CONTEXTS, DAY_MS, EXAMPLES, EXCHANGES, FEEDBACK, GENERATIONS
+from schemas.events import Event, Feedback
+from schemas.topics import (
+    CONTEXTS,
+    DAY_MS,
+    EXAMPLES,
+    EXCHANGES,
+    FEEDBACK,
+    GENERATIONS,
+    OUTCOMES,
+    Topic,
+)
 from streams.admin import partition_count
 from streams.fenced_writer import FencedWriter
 from streams.producer import Outgoing, Producer
 from streams.records import Record
 from streams.settings import KafkaSettings, load
+from streams.spans import traceparent
 
 SOURCE: Final = "/agents/join"
 _BATCH_RECORDS_MAX: Final = 64
@@ -68,6 +81,7 @@ class Join:
         self._exchanges = exchanges
         self._names = names
         self._settings = settings
+        self._tracing = make_tracing("join")
         self._producer = Producer(kafka)
         self._owned: set[int] = set()
         self._places: dict[int, asyncio.Task[Place]] = {}
@@ -113,6 +127,7 @@ class Join:
     async def close(self) -> None:
         """Leave the broker."""
         await self._producer.close()
+        await self._tracing.close()
 
     async def _take(self, taken: Taken) -> bool:
         """Whether the record is dealt with; not where its partition went to another worker."""
@@ -145,13 +160,14 @@ class Join:
         generation = codec.decode(GENERATIONS, record.value or b"")
         exchange = self._known(record, generation.prompt_id)
         if exchange.answered is None:
-            await self._settle(generation.prompt_id, answered(exchange, generation))
+            trace = headers.header(record.headers, "traceparent")
+            await self._settle(generation.prompt_id, answered(exchange, generation, trace))
 
     async def _take_feedback(self, record: Record) -> None:
         feedback_id, feedback = decode_feedback(record)
         prompt_id = event_id(record, feedback.prompt_id)
         exchange = self._known(record, prompt_id)
-        if not teaches(feedback) or feedback_id in exchange.taken:
+        if feedback_id in exchange.taken:
             return
         if not exchange.complete:
             self._check_room(exchange)
@@ -184,25 +200,62 @@ class Join:
         """Write the examples of an exchange; returns the ids of the feedback dealt with."""
         place = await self._place(exchange.partition)
         taken: list[str] = []
-        new: dict[str, tuple[Outgoing, Record]] = {}
+        # By feedback: the id of its example, all that is written, where it came from, its span.
+        new: dict[str, tuple[str | None, list[Outgoing], Record, Span]] = {}
         for record in exchange.waiting:
             feedback_id, feedback = decode_feedback(record)
             try:
-                example = make_example(exchange, prompt_id, feedback_id, feedback, self._names)
-                outgoing = _outgoing(example, record)
+                span = self._span(exchange, prompt_id, record)
+                example, made = self._made(exchange, prompt_id, feedback_id, feedback, record, span)
             except HeadwaterError as error:
                 if not is_the_records_fault(error):
                     raise
                 await bury(self._producer, record, "join", error)
                 continue
             taken.append(feedback_id)
-            if not await place.written.holds(example.example_id, record.timestamp_ms):
-                new[example.example_id] = outgoing, record
+            # What is no example is learned from once by adapt, which knows the ids.
+            if example is None or not await place.written.holds(example, record.timestamp_ms):
+                new[feedback_id] = example, made, record, span
         if new:
-            await place.writer.write([outgoing for outgoing, _ in new.values()])
-        for example_id, (_, record) in new.items():
-            place.written.note(example_id, record.timestamp_ms)
+            await place.writer.write([record for _, made, _, _ in new.values() for record in made])
+        for example, _, record, span in new.values():
+            if example is not None:
+                place.written.note(example, record.timestamp_ms)
+            span.end()
         return taken
+
+    def _made(
+        self,
+        exchange: Exchange,
+        prompt_id: str,
+        feedback_id: str,
+        feedback: Feedback,
+        record: Record,
+        span: Span,
+    ) -> tuple[str | None, list[Outgoing]]:
+        """The id of the example that feedback makes, if it makes one, and all that is written."""
+        came = exchange.trace or headers.header(record.headers, "traceparent")
+        trace = traceparent(span) or headers.child_traceparent(came)
+        example, written = None, []
+        if teaches(feedback):
+            example = make_example(exchange, prompt_id, feedback_id, feedback, self._names)
+            written.append(_outgoing(EXAMPLES, example, example.example_id, example.user, trace))
+        outcome = make_outcome(
+            exchange, prompt_id, feedback_id, feedback, example, self._names, record.timestamp_ms
+        )
+        name = outcome.outcome_id
+        written.append(_outgoing(OUTCOMES, outcome, name, name, trace))
+        return example.example_id if example else None, written
+
+    def _span(self, exchange: Exchange, prompt_id: str, record: Record) -> Span:
+        """Feedback belongs to the trace of its prompt; the one that it came with is linked."""
+        came = headers.header(record.headers, "traceparent")
+        links = [came] if came and exchange.trace else []
+        span = self._tracing.process(FEEDBACK, exchange.trace or came, links)
+        span.set_attribute("headwater.prompt_id", prompt_id)
+        if exchange.answered is not None:
+            span.set_attribute("headwater.model_version", exchange.answered.model_version)
+        return span
 
     async def _place(self, partition: int) -> Place:
         if partition not in self._places:
@@ -237,10 +290,9 @@ class Join:
                 self._exchanges.remove(partition, prompt_id)
 
 
-def _outgoing(example: Example, record: Record) -> Outgoing:
-    trace = headers.child_traceparent(headers.header(record.headers, "traceparent"))
-    made = headers.make_headers(EXAMPLES, example.example_id, SOURCE, trace)
-    return Outgoing(EXAMPLES, example.user, codec.checked(EXAMPLES, example), made)
+def _outgoing(topic: Topic, event: Event, event_id: str, key: str, trace: str | None) -> Outgoing:
+    made = headers.make_headers(topic, event_id, SOURCE, trace)
+    return Outgoing(topic, key, codec.checked(topic, event), made)
 
 
 def main() -> None:

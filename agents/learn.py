@@ -1,10 +1,12 @@
-"""examples → model-updates: a new version of an adapter for each cohort of users.
+"""examples (or verdicts) → model-updates: a new version of an adapter for each cohort of users.
 
 The ledger's database says where reading goes on, not a consumer group: offsets, privacy spent and
 weights change together (`models/privacy/ledger_store.py` gives the order of a round). In here:
 1. publish what the ledger has released and not published,
 2. read examples from the ledger's offsets on, until one completes a cohort,
 3. do its round in a thread; the gate decides whether it is released; go on at 1.
+Where the guard decides what is learned from, examples are read from its verdicts instead.
+While `controls` says that the adapter is paused, no example is taken (`controls`).
 After the last round of the plan one event says so. Serving goes on, and so does this process.
 """
 
@@ -13,32 +15,49 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import torch
 
+from agents.adapt_settings import AdaptSettings, guards_learning
+from agents.controls import LearningSwitch
 from agents.dead_letters import bury
+from agents.freshness import FeedbackWaiting
 from agents.learning import Learning, model_name
 from agents.live_version import LiveUpdate, read_live
-from agents.releases import ended_record, release_update, round_record, update_record
+from agents.releases import (
+    begun_record,
+    ended_record,
+    progressive_record,
+    release_update,
+    round_record,
+    update_record,
+)
 from agents.settings import GenerateSettings, LearnSettings, WorkerSettings
 from agents.standalone import run
+from agents.tracing import Attributes, make_tracing
 from models.artifacts import store
 from models.learning.examples import TrainingExample
 from models.learning.gate import LiveVersion
-from schemas import codec
+from models.privacy.ledger import Round
+from schemas import codec, headers
+from schemas.clock import now_ms
 from schemas.errors import EventInvalid
-from schemas.events import Example, ModelUpdate
-from schemas.topics import EXAMPLES
+from schemas.events import Example, ModelUpdate, Verdict
+from schemas.topics import EXAMPLES, VERDICTS, Topic
 from streams.follower import Follower
 from streams.producer import Producer
 from streams.records import Record
 from streams.settings import KafkaSettings, load
+from streams.spans import traceparent
 
 T = TypeVar("T")
+# As many as OpenTelemetry keeps of one span.
+_LINKS_MAX: Final = 128
 
 log = logging.getLogger("headwater.learn")
 
@@ -46,31 +65,47 @@ log = logging.getLogger("headwater.learn")
 class Learn:
     """The state of one learn worker. Run one for an adapter: a second is refused at its round."""
 
-    def __init__(self, kafka: KafkaSettings, settings: LearnSettings, model: str) -> None:
+    def __init__(
+        self, kafka: KafkaSettings, settings: LearnSettings, model: str, guarded: bool = False
+    ) -> None:
         self._kafka = kafka
         self._settings = settings
         self._model = model
+        self._guarded = guarded
+        self._topic = VERDICTS if guarded else EXAMPLES
         self._producer = Producer(kafka)
+        self._tracing = make_tracing("learn")
+        # Of the examples of the open cohort: what an update comes of.
+        self._traces: deque[str] = deque(maxlen=_LINKS_MAX)
         self._live = LiveUpdate(kafka, settings.adapter)
+        self._switch = LearningSwitch(kafka, settings.adapter)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="headwater-learn")
         self._examples: Follower | None = None
+        self._waiting = FeedbackWaiting()
         self.ready = asyncio.Event()
 
     async def work(self) -> None:
         """Learn until the plan is done, then do nothing for ever."""
         await self._live.open()
+        await self._switch.open()
         learning = await self._in_thread(
-            lambda: Learning(self._settings, self._model, self._read_live)
+            lambda: Learning(self._settings, self._model, self._read_live, self._guarded)
         )
         self._learning: Learning = learning
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._live.follow())
+            tasks.create_task(self._switch.follow())
+            await self._producer.send(begun_record(learning.opening, now_ms()))
             await self._publish()
-            self._examples = Follower(self._kafka, EXAMPLES, _starts(learning.rounds.offsets))
+            await self._tell_last()
+            self._examples = Follower(
+                self._kafka, self._topic, starts(self._topic, learning.rounds.offsets)
+            )
             await self._examples.open()
             self.ready.set()
             while not learning.spent:
                 for record in await self._examples.batch():
+                    await self._switch.running.wait()
                     await self._take(record)
             await self._end()
 
@@ -82,33 +117,67 @@ class Learn:
             await self._in_thread(self._learning.close)
         self._thread.shutdown(wait=True, cancel_futures=True)
         await self._live.close()
+        await self._switch.close()
         await self._producer.close()
+        await self._tracing.close()
 
     async def _take(self, record: Record) -> None:
         try:
-            example: Example = codec.decode(EXAMPLES, record.value or b"")
-            source = f"{EXAMPLES.name}/{record.partition}"
+            event = codec.decode(self._topic, record.value or b"")
+            example, weight = let_through(event) if self._guarded else (event, 1.0)
+            if example is None:
+                return
+            source = f"{self._topic.name}/{record.partition}"
+            self._waiting.add(example.example_id, record.timestamp_ms)
             found = await self._in_thread(
-                self._learning.add, training_example(example), source, record.offset + 1
+                self._learning.add, training_example(example, weight), source, record.offset + 1
             )
         except EventInvalid as error:
             # Read again after a restart, it is buried again, under the same id.
             await bury(self._producer, record, "learn", error)
             return
+        trace = headers.header(record.headers, "traceparent")
+        if trace is not None and self._tracing.on:
+            self._traces.append(trace)
         if found is not None:
             log.info("round %d: %s, epsilon %s", found.number, found.evaluation, found.epsilon)
-            await self._publish()
+            await self._tell(found)
             await self._producer.send(round_record(self._learning.opening, found))
+            for wait in self._waiting.told(found.model_version, found.released):
+                await self._producer.send(wait)
+            if told := self._learning.progressive:
+                await self._producer.send(progressive_record(self._learning.opening, found, told))
 
-    async def _publish(self) -> None:
+    async def _tell(self, found: Round) -> None:
+        """Publishes a round within its span: it has many parents, so it links to them."""
+        told: Attributes = {
+            "headwater.adapter": self._settings.adapter,
+            "headwater.model_version": found.model_version,
+            "headwater.released": str(found.released).lower(),
+        }
+        name = f"update {self._settings.adapter}"
+        span = self._tracing.start(name, None, attributes=told, links=list(self._traces))
+        self._traces.clear()
+        try:
+            await self._publish(traceparent(span))
+        finally:
+            span.end()
+
+    async def _publish(self, trace: str | None = None) -> None:
         for update in await self._in_thread(self._unpublished):
-            await self._producer.send(update_record(update))
+            await self._producer.send(update_record(update, trace))
             # Before the topic brings it back: the next candidate is compared with this one.
             self._live.update = update
             await self._in_thread(
                 self._learning.store.mark_published, update.adapter, update.model_version
             )
             log.info("released %s", update.model_version)
+
+    async def _tell_last(self) -> None:
+        """Of the last round once more: a killed predecessor may not have come to it."""
+        rounds = await self._in_thread(self._learning.store.rounds, self._settings.adapter)
+        for found in rounds[-1:]:
+            await self._producer.send(round_record(self._learning.opening, found))
 
     def _unpublished(self) -> list[ModelUpdate]:
         learning, adapter = self._learning, self._settings.adapter
@@ -142,7 +211,15 @@ class Learn:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
 
-def training_example(example: Example) -> TrainingExample:
+def let_through(verdict: Verdict) -> tuple[Example | None, float]:
+    """The example that a verdict lets through, if it does, and its weight."""
+    taken = verdict.decision in ("accepted", "released") and verdict.weight > 0.0
+    if not taken or verdict.outcome is None:
+        return None, 0.0
+    return verdict.outcome.example, verdict.weight
+
+
+def training_example(example: Example, weight: float = 1.0) -> TrainingExample:
     """An example as the learner takes it."""
     return TrainingExample(
         example_id=example.example_id,
@@ -151,12 +228,24 @@ def training_example(example: Example) -> TrainingExample:
         completion=example.completion,
         correction=example.correction,
         rating=example.reward,
+        weight=weight,
     )
 
 
-def _starts(offsets: dict[str, int]) -> dict[int, int]:
+def read_example(topic: Topic, value: bytes | None) -> TrainingExample | None:
+    """What learning takes of a record: an example, or of a verdict what it lets through.
+
+    Raises EventInvalid.
+    """
+    event: Example | Verdict = codec.decode(topic, value or b"")
+    example, weight = let_through(event) if isinstance(event, Verdict) else (event, 1.0)
+    return None if example is None else training_example(example, weight)
+
+
+def starts(topic: Topic, offsets: dict[str, int]) -> dict[int, int]:
     """Where reading goes on, by partition; those not named are read from their beginning."""
-    return {int(source.rpartition("/")[2]): offset for source, offset in offsets.items()}
+    places = {tuple(source.split("/", 1)): offset for source, offset in offsets.items()}
+    return {int(number): offset for (name, number), offset in places.items() if name == topic.name}
 
 
 def main() -> None:
@@ -164,7 +253,8 @@ def main() -> None:
     kafka, worker, settings = load(KafkaSettings), load(WorkerSettings), load(LearnSettings)
     os.nice(settings.nice)
     torch.set_num_threads(settings.threads)
-    learn = Learn(kafka, settings, model_name(settings, load(GenerateSettings)))
+    guarded = guards_learning(load(AdaptSettings), settings)
+    learn = Learn(kafka, settings, model_name(settings, load(GenerateSettings)), guarded)
     run(worker, learn.work, learn.ready.wait, learn.close)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from agents.learner_parts import open_learner, promised
 from agents.learning_paths import (
     gate_set_path,
     learning_folder,
@@ -15,29 +16,31 @@ from agents.learning_paths import (
 )
 from agents.promise import open_promise
 from agents.settings import GenerateSettings, LearnSettings
-from models.engine.load import Loaded, load
+from models.engine.load import load
 from models.learning.cohort_gradient import Contribution
 from models.learning.examples import CohortAssembler, TrainingExample
 from models.learning.gate import Gate, LiveVersion, read_questions
-from models.learning.learner import Learner, LearnerSettings
 from models.learning.lora import LoraShape, new_adapter
-from models.learning.optimizers import SUITING, OptimizerSettings
 from models.learning.rounds import Judgement, Rounds
-from models.privacy.ledger import Opening, Round
+from models.privacy.ledger import Round
 from models.privacy.ledger_store import LedgerStore
-from models.privacy.mechanism import open_mechanism
 from models.privacy.noise import Tensors
 from models.privacy.randomness import NoiseKey
 
 
 class Learning:
-    """Rounds of one adapter. `live` gives what its candidates are compared with.
+    """Rounds of one adapter. `live` gives what its candidates are compared with, and `guarded`
+    says that its examples are those that the guard let through, by their weights.
 
     Raises LedgerBroken where the adapter began with other settings: a promise is kept.
     """
 
     def __init__(
-        self, settings: LearnSettings, model: str, live: Callable[[], LiveVersion | None]
+        self,
+        settings: LearnSettings,
+        model: str,
+        live: Callable[[], LiveVersion | None],
+        guarded: bool = False,
     ) -> None:
         questions = read_questions(gate_set_path(settings))
         loaded = load(model, settings.cache_dir, settings.device, settings.dtype)
@@ -54,9 +57,9 @@ class Learning:
             settings.cohort_size,
             key,
             adapter,
-            _promised(settings, model),
+            promised(settings, model) | {"guarded": guarded},
         )
-        self._learner = _learner(loaded, settings, shape, self.opening, key, adapter)
+        self._learner = open_learner(loaded, settings, shape, self.opening, key, adapter)
         self._gate = Gate(self._learner, questions, settings.gate_tolerance)
         self.rounds = Rounds(
             self.store, self.opening, self._learner, versions_folder(settings), model
@@ -67,6 +70,9 @@ class Learning:
             self.rounds.participation,
             self.rounds.number,
         )
+        # Of the last round: what its examples cost before they were learned from. Of a private
+        # adapter there is none, for it would tell of them.
+        self.progressive: dict[str, float] = {}
         self._offsets = dict(self.rounds.offsets)
         # Of the open cohort; the ledger knows those of the others.
         self._seen: set[str] = set()
@@ -99,7 +105,8 @@ class Learning:
             return None
         parent = self._adopted()
         parts = [self._contribute(user, found) for user, found in cohort.examples.items()]
-        found = self.rounds.finish(cohort, dict(self._offsets), self._judge, parts, parent)[0]
+        found, step = self.rounds.finish(cohort, dict(self._offsets), self._judge, parts, parent)
+        self.progressive = {} if self.opening.plan.private else _progressive(step.losses)
         self._seen.clear()
         self._contributions.clear()
         return found
@@ -138,6 +145,16 @@ class Learning:
         return self._gate.judge(candidate, live)
 
 
+def _progressive(losses: list[list[float]]) -> dict[str, float]:
+    """Each user's mean loss, and of these the mean."""
+    users = [sum(each) / len(each) for each in losses if each]
+    return {
+        "users": float(len(users)),
+        "examples": float(sum(map(len, losses))),
+        "loss_mean": sum(users) / max(len(users), 1),
+    }
+
+
 def model_name(settings: LearnSettings, generate: GenerateSettings) -> str:
     """The base model: that of the answers, unless it is set."""
     return settings.model or generate.model
@@ -147,54 +164,3 @@ def lora_shape(settings: LearnSettings) -> LoraShape:
     """The adapter's, whoever teaches it."""
     targets = tuple(name.strip() for name in settings.targets.split(","))
     return LoraShape(settings.rank, 2.0 * settings.rank, targets)
-
-
-def _optimizer(settings: LearnSettings) -> OptimizerSettings:
-    suiting = SUITING[settings.mechanism]
-    if settings.optimizer not in (None, suiting.kind):
-        suiting = SUITING["none" if settings.optimizer == "adam" else "correlated"]
-    rate = settings.learning_rate or suiting.learning_rate
-    return OptimizerSettings(suiting.kind, rate, suiting.beta, suiting.beta_square)
-
-
-def _learner(
-    loaded: Loaded,
-    settings: LearnSettings,
-    shape: LoraShape,
-    opening: Opening,
-    key: NoiseKey,
-    adapter: Tensors,
-) -> Learner:
-    learner = LearnerSettings(
-        shape,
-        _optimizer(settings),
-        settings.cohort_size,
-        settings.max_grad_norm,
-        tokens_max=settings.tokens_max,
-    )
-    shapes = {name: tuple(tensor.shape) for name, tensor in adapter.items()}
-    return Learner(loaded, learner, open_mechanism(opening.plan, shapes, key), adapter)
-
-
-def _promised(settings: LearnSettings, model: str) -> dict[str, str | int | float | bool]:
-    """What may not change while an adapter lives, as the ledger's opening keeps it."""
-    optimizer = _optimizer(settings)
-    fields = {
-        "mechanism",
-        "epsilon",
-        "delta",
-        "rounds_max",
-        "cohort_size",
-        "examples_per_user_max",
-        "participations_max",
-        "separation_min",
-        "max_grad_norm",
-        "rank",
-        "targets",
-        "tokens_max",
-    }
-    return settings.model_dump(include=fields) | {
-        "model": model,
-        "optimizer": optimizer.kind,
-        "learning_rate": optimizer.learning_rate,
-    }

@@ -1,4 +1,4 @@
-"""What a generate worker measures, and the page where Prometheus reads it."""
+"""What a generate worker measures, and the page where Prometheus reads an agent's figures."""
 
 from __future__ import annotations
 
@@ -46,8 +46,13 @@ class UpdateMetrics:
 class MetricsPage:
     """`/metrics` over HTTP, in a thread of its own."""
 
-    def __init__(self, host: str, port: int, *registries: CollectorRegistry) -> None:
-        """Serves at once. Raises SettingsInvalid for an address that cannot be had."""
+    def __init__(
+        self, host: str, port: int, *registries: CollectorRegistry, agent: str = "GENERATE"
+    ) -> None:
+        """Serves at once; `agent` is whose settings these are.
+
+        Raises SettingsInvalid for an address that cannot be had.
+        """
         together = CollectorRegistry()
         for registry in registries:
             together.register(registry)
@@ -56,7 +61,7 @@ class MetricsPage:
         except OSError as error:
             raise SettingsInvalid(
                 f"Metrics cannot be served at {host}:{port}: {error.strerror or error}.",
-                "Set HEADWATER_GENERATE_METRICS_PORT to a free port and _METRICS_HOST to an "
+                f"Set HEADWATER_{agent}_METRICS_PORT to a free port and _METRICS_HOST to an "
                 "address of this machine; each worker needs a port of its own.",
             ) from error
 

@@ -15,6 +15,8 @@ from models.privacy.randomness import NoiseKey
 from schemas.errors import LedgerBroken
 
 Promised = dict[str, str | int | float | bool]
+# What adapters had that began before these settings were written down.
+_BEFORE: Promised = {"guarded": False}
 
 
 def open_promise(
@@ -32,7 +34,7 @@ def open_promise(
     """
     begun = store.opening(name)
     if begun is not None:
-        _check(begun, promised, key)
+        check_promise(begun, promised, key)
         return begun
     return Opening(
         adapter=name,
@@ -51,11 +53,13 @@ def open_promise(
     )
 
 
-def _check(begun: Opening, promised: Promised, key: NoiseKey) -> None:
+def check_promise(begun: Opening, promised: Promised, key: NoiseKey) -> None:
+    """Raises LedgerBroken where settings or key are not those that an adapter began with."""
+    known = _BEFORE | begun.settings
     changed = [
-        f"{name} was {begun.settings.get(name)} and is {value}"
+        f"{name} was {known.get(name)} and is {value}"
         for name, value in promised.items()
-        if begun.settings.get(name) != value
+        if known.get(name) != value
     ]
     if key.commitment != begun.key_commitment:
         changed.append("the noise key is another")

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from opentelemetry.trace import INVALID_SPAN, Span
+
 from agents.identity import event_id
 from agents.intake import Taken
 from schemas import codec
-from schemas.events import Prompt
+from schemas.events import Choice, Prompt
 from schemas.topics import PROMPTS
 from streams.records import Record
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A decoded prompt; None is a tombstone: the prompt is cancelled."""
+    """A decoded prompt; None is a tombstone: the prompt is cancelled.
+
+    `choice` is the variant whose options the prompt has, where one was drawn for it.
+    """
 
     taken: Taken
     prompt_id: str
     prompt: Prompt | None
+    choice: Choice | None = None
+    span: Span = INVALID_SPAN
 
 
 def decode_prompt(record: Record) -> tuple[str, Prompt | None]:

@@ -6,16 +6,29 @@ from collections.abc import Sequence
 from typing import Final
 
 from models.engine.protocol import BASE_VERSION
-from models.privacy.ledger import Opening, Round
+from models.privacy.ledger import GENESIS, Opening, Round, link
 from models.privacy.ledger_schema import Release
 from schemas import codec, headers
-from schemas.events import LEARNING_ENDED, LEARNING_ROUND, ModelUpdate, PrivacySpent, Statistic
+from schemas.events import (
+    LEARNING_BEGUN,
+    LEARNING_ENDED,
+    LEARNING_ROUND,
+    PROGRESSIVE,
+    ModelUpdate,
+    PrivacySpent,
+    Statistic,
+)
 from schemas.topics import ANALYTICS, MODEL_UPDATES
 from streams.producer import Outgoing
 
 SOURCE = "/agents/learn"
 FEDERATED: Final = "federated"
 UNPROTECTED: Final = "Learned without protection of those whose data it was."
+
+
+def run_name(opening: Opening) -> str:
+    """The name of an adapter's learning; another one for an adapter that began otherwise."""
+    return f"{opening.adapter}-{link(GENESIS, opening).digest[:12]}"
 
 
 def release_update(
@@ -52,39 +65,65 @@ def release_update(
         cohort_first=parent.number + 1 if parent else 0,
         cohort_last=record.number,
         ledger_sha256=release.digest,
+        run=run_name(opening),
     )
 
 
-def update_record(update: ModelUpdate) -> Outgoing:
+def update_record(update: ModelUpdate, trace: str | None = None) -> Outgoing:
     """The record of a release. The event's id is its version, so a repeat can be told."""
     event_id = f"{update.adapter}/{update.model_version}"
-    made = headers.make_headers(MODEL_UPDATES, event_id, SOURCE)
+    made = headers.make_headers(MODEL_UPDATES, event_id, SOURCE, trace)
     return Outgoing(MODEL_UPDATES, update.adapter, codec.checked(MODEL_UPDATES, update), made)
+
+
+def begun_record(opening: Opening, at_ms: int) -> Outgoing:
+    """With which settings an adapter learns; the same event, but for its time, at each start."""
+    settings = {name: str(value) for name, value in opening.settings.items()}
+    labels = settings | {"noise_multiplier": f"{opening.plan.noise_multiplier:.6g}"}
+    return _statistic(LEARNING_BEGUN, opening, at_ms, opening.adapter, labels, {})
 
 
 def round_record(opening: Opening, record: Round) -> Outgoing:
     """What a round came to: for operators, who see refused versions nowhere else."""
     labels = {"model_version": record.model_version, "released": str(record.released).lower()}
-    return _statistic(LEARNING_ROUND, opening, record, record.model_version, labels)
+    return _round_statistic(LEARNING_ROUND, opening, record, record.model_version, labels)
+
+
+def progressive_record(opening: Opening, record: Round, values: dict[str, float]) -> Outgoing:
+    """What a round's examples cost before they were learned from (progressive validation)."""
+    labels = {"learner": "adapter", "model_version": record.model_version}
+    return _statistic(PROGRESSIVE, opening, record.time_ms, record.model_version, labels, values)
 
 
 def ended_record(opening: Opening, last: Round) -> Outgoing:
     """That an adapter's plan is done; the same event however often it is made."""
-    return _statistic(LEARNING_ENDED, opening, last, opening.adapter, {})
+    return _round_statistic(LEARNING_ENDED, opening, last, opening.adapter, {})
 
 
-def _statistic(
+def _round_statistic(
     name: str, opening: Opening, record: Round, subject: str, labels: dict[str, str]
 ) -> Outgoing:
     values = {"rounds": float(record.number + 1), **record.evaluation}
     if record.epsilon is not None:
         limit = opening.plan.epsilon()
         values |= {"epsilon": record.epsilon, "epsilon_limit": limit, "delta": record.delta}
+    return _statistic(name, opening, record.time_ms, subject, labels, values)
+
+
+def _statistic(
+    name: str,
+    opening: Opening,
+    at_ms: int,
+    subject: str,
+    labels: dict[str, str],
+    values: dict[str, float],
+) -> Outgoing:
+    own = {"adapter": opening.adapter, "mechanism": opening.plan.mechanism}
     statistic = Statistic(
         name=name,
-        window_start_ms=record.time_ms,
-        window_end_ms=record.time_ms,
-        labels={"adapter": opening.adapter, "mechanism": opening.plan.mechanism, **labels},
+        window_start_ms=at_ms,
+        window_end_ms=at_ms,
+        labels={**own, **labels, "run": run_name(opening)},
         values=values,
     )
     made = headers.make_headers(ANALYTICS, f"{name}/{subject}", SOURCE)

@@ -3,7 +3,8 @@
 Every replica holds the whole index, rebuilt from `passages` at its start and followed live
 (`passage_feed`). For each batch of prompts that has arrived:
 1. decode; what is no prompt goes to dead-letters,
-2. embed the questions together, search, make the contexts,
+2. embed the questions together, draw serving variants where some are on trial (`choices`), search,
+   make the contexts,
 3. publish them in the order read: a tombstone cancels, and must not overtake its prompt,
 4. acknowledge, so that the offsets may be committed.
 """
@@ -15,7 +16,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from agents.adapt_settings import AdaptSettings
 from agents.blame import is_the_records_fault, together_or_alone
+from agents.choices import Choices
 from agents.contexts import context_record
 from agents.dead_letters import bury
 from agents.indexes import open_index
@@ -23,10 +26,13 @@ from agents.intake import Intake, Taken
 from agents.passage_feed import PassageFeed
 from agents.questions import Question, decode_prompt, question_text
 from agents.settings import EmbedderSettings, RetrieveSettings, WorkerSettings
+from agents.tracing import Tracing, make_tracing
 from agents.worker import follow_assignment, make_app, raw_topic, run
 from models.embedder import Embedder
 from models.retrieval.retriever import Found, Retriever
+from models.sketch import sketches
 from schemas.events import Prompt
+from schemas.headers import header
 from schemas.topics import PASSAGES, PROMPTS
 from streams.producer import Outgoing, Producer
 from streams.settings import KafkaSettings, load
@@ -41,10 +47,14 @@ class Retrieve:
         embedder: Embedder,
         retriever: Retriever,
         settings: RetrieveSettings,
+        choices: Choices,
+        tracing: Tracing | None = None,
     ) -> None:
+        self._tracing = tracing or make_tracing("retrieve")
         self._embedder = embedder
         self._retriever = retriever
         self._settings = settings
+        self.choices = choices
         self._producer = Producer(kafka)
         self.feed = PassageFeed(kafka, self._producer, embedder, retriever)
         self.intake = Intake()
@@ -52,6 +62,7 @@ class Retrieve:
     async def work(self) -> None:
         """Process batches for ever, once the index is whole."""
         await self.feed.ready.wait()
+        await self.choices.ready.wait()
         async for batch in self.intake.batches(self._settings.batch_prompts_max):
             # 1.
             questions = [q for taken in batch if (q := await self._decode(taken))]
@@ -63,12 +74,17 @@ class Retrieve:
     async def close(self) -> None:
         """Leave the broker and close the index."""
         await self.feed.close()
+        await self.choices.close()
         await self._producer.close()
         self._retriever.close()
+        await self._tracing.close()
 
     async def _decode(self, taken: Taken) -> Question | None:
         try:
-            return Question(taken, *decode_prompt(taken.record))
+            prompt_id, prompt = decode_prompt(taken.record)
+            span = self._tracing.process(PROMPTS, header(taken.record.headers, "traceparent"))
+            span.set_attribute("headwater.prompt_id", prompt_id)
+            return Question(taken, prompt_id, prompt, span=span)
         except Exception as error:
             await self._bury(taken, error)
             return None
@@ -77,14 +93,26 @@ class Retrieve:
         return await asyncio.to_thread(self._search, questions)
 
     def _search(self, questions: Sequence[Question]) -> list[Outgoing]:
-        asked = [i for i, q in enumerate(questions) if q.prompt and q.prompt.retrieval.top_k]
-        found: list[list[Found]] = [[] for _ in questions]
-        prompts = [prompt for i in asked if (prompt := questions[i].prompt)]
-        texts = [question_text(prompt) for prompt in prompts]
-        vectors = self._embedder.embed(texts)
-        for i, prompt, text, vector in zip(asked, prompts, texts, vectors, strict=True):
-            found[i] = self._search_one(prompt, text, vector)
-        return [context_record(*pair) for pair in zip(questions, found, strict=True)]
+        asked = list(questions)
+        on_trial = [self.choices.takes_part(question) for question in asked]
+        embedded = [
+            (number, prompt, question_text(prompt))
+            for number, question in enumerate(asked)
+            if (prompt := question.prompt) and (on_trial[number] or prompt.retrieval.top_k)
+        ]
+        vectors = self._embedder.embed([text for _, _, text in embedded])
+        found: list[list[Found]] = [[] for _ in asked]
+        known: list[list[float]] = [[] for _ in asked]
+        for (number, prompt, text), vector, sketch in zip(
+            embedded, vectors, sketches(vectors), strict=True
+        ):
+            known[number] = sketch
+            if on_trial[number]:
+                asked[number] = self.choices.choose(asked[number], vector)
+            wanted = asked[number].prompt or prompt
+            if wanted.retrieval.top_k:
+                found[number] = self._search_one(wanted, text, vector)
+        return [context_record(*each) for each in zip(asked, found, known, strict=True)]
 
     def _search_one(self, prompt: Prompt, text: str, vector: np.ndarray) -> list[Found]:
         wanted = prompt.retrieval
@@ -105,9 +133,12 @@ class Retrieve:
                 raise
             await self._refuse(question, error)
         else:
+            question.span.end()
             await question.taken.done()
 
     async def _refuse(self, question: Question, error: Exception) -> None:
+        question.span.set_attribute("error.type", type(error).__name__)
+        question.span.end()
         await self._bury(question.taken, error)
 
     async def _bury(self, taken: Taken, error: Exception) -> None:
@@ -121,7 +152,8 @@ def main() -> None:
     settings, embedding = load(RetrieveSettings), load(EmbedderSettings)
     embedder = Embedder(embedding.name, embedding.device, threads=embedding.threads)
     retriever = Retriever(open_index(settings, embedder.dim))
-    retrieve = Retrieve(kafka, embedder, retriever, settings)
+    choices = Choices(kafka, load(AdaptSettings))
+    retrieve = Retrieve(kafka, embedder, retriever, settings, choices)
     feed = retrieve.feed
     app = make_app("retrieve", kafka, worker)
     prompts, passages = raw_topic(app, kafka, PROMPTS), raw_topic(app, kafka, PASSAGES)
@@ -129,7 +161,7 @@ def main() -> None:
     app.agent(passages, name="malformed-passages")(feed.intake.fill)
     follow_assignment(app, prompts, retrieve.intake.owns)
     follow_assignment(app, passages, feed.intake.owns)
-    tasks = [feed.follow, feed.bury_malformed, retrieve.work]
+    tasks = [feed.follow, feed.bury_malformed, choices.follow, retrieve.work]
     run(app, worker, tasks, feed.ready.wait, retrieve.close)
 
 

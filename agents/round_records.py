@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 import msgspec
 
+from agents.asked_round import event_record
 from agents.flower_round import RoundResult
+from agents.releases import run_name
 from agents.round_queue import Asked
 from models.privacy.ledger import Opening, Round
-from schemas import codec, headers, limits
+from schemas import limits
 from schemas.clock import now_ms
 from schemas.errors import HeadwaterError
 from schemas.events import FederatedRound, PrivacySpent
 from schemas.topics import FEDERATED_ROUNDS
 from streams.producer import Outgoing
 
-SOURCE: Final = "/agents/federate"
-
-
-def asked_record(adapter: str, round_id: str, reason: str | None = None) -> Outgoing:
-    """Asks for a round; `reason` says who or what wants it."""
-    return _record(FederatedRound(round_id, "asked", adapter, now_ms(), reason))
-
 
 def started(asked: Asked, clients: int) -> Outgoing:
     """So many devices are asked; once for each attempt."""
     event = asked.event
-    return _record(
+    return event_record(
         FederatedRound(event.round_id, "started", event.adapter, now_ms(), clients=clients),
         attempt=asked.attempts + 1,
     )
@@ -58,6 +52,7 @@ def finished(
             noise_multiplier=plan.noise_multiplier if plan.private else None,
             max_grad_norm=record.max_grad_norm,
         ),
+        run=run_name(opening),
     )
     if result is not None:
         outcome = result.outcome
@@ -67,13 +62,13 @@ def finished(
             received_bytes=outcome.received_bytes,
             duration_s=seconds,
         )
-    return _record(told)
+    return event_record(told)
 
 
 def failed(asked: Asked, error: HeadwaterError, seconds: float) -> Outgoing:
     """Why there is no result; no privacy was spent."""
     event = asked.event
-    return _record(
+    return event_record(
         FederatedRound(
             event.round_id,
             "failed",
@@ -90,10 +85,3 @@ def ended_in(rounds: Sequence[Round], asked: Asked) -> Round | None:
     source = f"{FEDERATED_ROUNDS.name}/{asked.partition}"
     done = [found for found in rounds if found.offsets.get(source) == asked.offset + 1]
     return done[-1] if done else None
-
-
-def _record(event: FederatedRound, attempt: int = 1) -> Outgoing:
-    event_id = f"{event.round_id}/{event.status}/{attempt}"
-    made = headers.make_headers(FEDERATED_ROUNDS, event_id, SOURCE)
-    value = codec.checked(FEDERATED_ROUNDS, event)
-    return Outgoing(FEDERATED_ROUNDS, event.round_id, value, made)

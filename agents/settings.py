@@ -104,6 +104,9 @@ class GenerateSettings(BaseSettings):
     adapters_wait_s: float = Field(
         60.0, ge=0, description="how long a start waits for the live adapters"
     )
+    added_adapter: str = Field(
+        "documents", description="adapter that is added to every other one; empty: none"
+    )
     passages_max: int | None = Field(
         None,
         ge=0,

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
+from agents.composition import Composition
 from agents.dead_letters import bury
 from agents.intake import Intake, Taken
 from agents.metrics import UpdateMetrics
@@ -45,17 +46,23 @@ class Updates:
     """
 
     def __init__(
-        self, kafka: KafkaSettings, producer: Producer, engine: Engine, cache: Path, wait_s: float
+        self,
+        kafka: KafkaSettings,
+        producer: Producer,
+        engine: Engine,
+        cache: Path,
+        wait_s: float,
+        added: str = "",
     ) -> None:
+        """`added` names the adapter that is added to every other one; empty: none is."""
         self._producer = producer
-        self._engine = engine
         self._cache = cache
         self._wait_s = wait_s
         self._follower = Follower(kafka, MODEL_UPDATES, "earliest")
         self._fetching = ThreadPoolExecutor(_FETCHES_MAX, "headwater-artifacts")
         self._lanes: dict[str, Lane] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._copies: dict[str, Path] = {}
+        self._composition = Composition(engine, cache, added, self._fetching)
         # The sha256 of each version: it never changes.
         self._weights: dict[str, str] = {}
         # Places of records that are not judged yet, and what was refused, for `bury_refused`.
@@ -136,16 +143,17 @@ class Updates:
         copy = None
         if swap.version != BASE_VERSION:
             copy = await self._in_thread(partial(fetch, swap.uri, swap.sha256, self._cache))
-            if self._lanes[swap.adapter].wanted is not swap:
-                return False
-        await self._engine.load_adapter(swap.adapter, swap.version, copy)
+        lane = self._lanes[swap.adapter]
+        if not await self._composition.bring(
+            swap.adapter, swap.version, copy, lambda: lane.wanted is swap
+        ):
+            return False
         log.info("%s serves %s", swap.adapter, swap.version)
         # What was published before this worker began did not wait for it.
         since_ms = swap.record.timestamp_ms if self.ready.is_set() else None
         self.metrics.applied(since_ms)
         if copy is not None:
-            self._copies[swap.adapter] = copy
-            await self._in_thread(partial(prune, self._cache, set(self._copies.values())))
+            await self._in_thread(partial(prune, self._cache, self._composition.folders))
         return True
 
     def _settled(self, swap: Swap, error: Exception | None) -> None:

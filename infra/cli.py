@@ -10,16 +10,20 @@ import sys
 import typer
 from click.exceptions import ClickException
 
+from infra.commands.analytics import analytics_app
 from infra.commands.ask import ask, feedback
 from infra.commands.dead_letters import dead_letters_app
 from infra.commands.fleet import edge_app
 from infra.commands.keys import keys_app
+from infra.commands.learn import learn_app
 from infra.commands.local import agent, demo, doctor, up
 from infra.commands.measuring import bench, eval_app
 from infra.commands.models import models_app
 from infra.commands.privacy import privacy_app
 from infra.commands.publish import publish
+from infra.commands.quarantine import quarantine_app
 from infra.commands.shell import err
+from infra.commands.study import study_app
 from infra.commands.topics import contracts_app, topics
 from infra.commands.watch import watch
 from infra.environment import unknown_settings
@@ -35,11 +39,15 @@ cli = typer.Typer(
 )
 for command in (up, demo, publish, ask, watch, feedback, topics, doctor, bench, agent):
     cli.command()(command)
+cli.add_typer(analytics_app, name="analytics")
 cli.add_typer(dead_letters_app, name="dead-letters")
 cli.add_typer(eval_app, name="eval")
 cli.add_typer(keys_app, name="keys")
+cli.add_typer(learn_app, name="learn")
 cli.add_typer(models_app, name="models")
 cli.add_typer(privacy_app, name="privacy")
+cli.add_typer(study_app, name="study")
+cli.add_typer(quarantine_app, name="quarantine")
 cli.add_typer(edge_app, name="edge")
 cli.add_typer(contracts_app, name="contracts")
 

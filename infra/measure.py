@@ -8,7 +8,16 @@ from typing import Final
 
 from schemas import codec
 from schemas.events import Generation
-from schemas.topics import CONTEXTS, EXAMPLES, GENERATIONS, PASSAGES, PROMPTS, TOKENS, Topic
+from schemas.topics import (
+    ANALYTICS,
+    CONTEXTS,
+    EXAMPLES,
+    GENERATIONS,
+    PASSAGES,
+    PROMPTS,
+    TOKENS,
+    Topic,
+)
 from streams.admin import describe_topics
 from streams.settings import KafkaSettings
 from streams.subscription import Subscription
@@ -22,7 +31,7 @@ HOPS: Final = (
 
 
 # Topics that are written in transactions, whose markers take up offsets.
-_TRANSACTIONAL: Final = (PASSAGES, GENERATIONS, EXAMPLES)
+_TRANSACTIONAL: Final = (PASSAGES, GENERATIONS, EXAMPLES, ANALYTICS)
 
 
 def percentiles(values: Iterable[float]) -> dict[str, float | int | None]:

@@ -16,7 +16,8 @@ PERCENTILES = (50, 90, 99, 100)
 @dataclass(frozen=True, slots=True)
 class AdapterReport:
     """`epsilon_spent` is what the most exposed user may have lost, recomputed; `epsilon_limit` what
-    the plan spends in all. `user_epsilon` has percentiles over those who took part."""
+    the plan spends in all. `user_epsilon` has percentiles over those who took part. `guarded`: a
+    guard that learns from all users chose what was learned from, which no epsilon covers."""
 
     adapter: str
     mechanism: str
@@ -28,6 +29,7 @@ class AdapterReport:
     users: int
     user_epsilon: dict[str, float]
     ledger_sha256: str
+    guarded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ def report(spent: Spent) -> AdapterReport:
         users=len(spent.user_rounds),
         user_epsilon=_percentiles(spent),
         ledger_sha256=spent.head,
+        guarded=bool(opening.settings.get("guarded", False)),
     )
 
 

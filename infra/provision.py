@@ -51,7 +51,7 @@ def provision(
         try:
             with FileLock(jars.with_name(jars.name + ".lock"), timeout=OTHER_PROCESS_TIMEOUT_S):
                 # Another process may have fetched them while this one waited.
-                _fetch(faulty_jars(pins, jars), jars, progress)
+                fetch_jars(faulty_jars(pins, jars), jars, progress)
         except Timeout as error:
             raise ProvisioningFailed(
                 f"Another process has been fetching Kafka for {OTHER_PROCESS_TIMEOUT_S} s.",
@@ -88,7 +88,7 @@ def java_program() -> Path:
     return found
 
 
-def _fetch(pins: list[PinnedJar], jars: Path, progress: Progress) -> None:
+def fetch_jars(pins: list[PinnedJar], jars: Path, progress: Progress) -> None:
     """Download jars beside each other; each appears in `jars` only when whole and verified."""
     if not pins:
         return

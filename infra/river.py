@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from agents.gateway.settings import GatewaySettings
+from agents.tracking.settings import TrackSettings
 from infra.local_kafka import LocalKafka, remedy_for
 from infra.part import Part
 from infra.paths import LocalSettings
@@ -18,11 +19,18 @@ from streams.settings import load
 
 ANSWERING: Final = ("ingest", "retrieve", "generate")
 LEARNING: Final = ("join", "learn")
-AGENTS: Final = (*ANSWERING, *LEARNING)
+ADAPT: Final = "adapt"
+AGENTS: Final = (*ANSWERING, *LEARNING, ADAPT)
 GATEWAY: Final = "gateway"
+# A setting of its own starts it (HEADWATER_STUDY_ENABLED).
+STUDY: Final = "study"
+WINDOWS: Final = "windows"
 # Beside a SuperLink (`headwater edge serve`); not part of `headwater up`.
 FEDERATE: Final = "federate"
-EVERYTHING: Final = (*AGENTS, GATEWAY)
+MONITOR: Final = "monitor"
+EVERYTHING: Final = (*AGENTS, GATEWAY, MONITOR)
+# Beside them where it is installed and switched on; nobody waits for it.
+TRACK: Final = "track"
 
 
 @dataclass(frozen=True)
@@ -41,8 +49,12 @@ def local_river(
     controller_port: int,
     env: Mapping[str, str] | None = None,
     agents: tuple[str, ...] = AGENTS,
+    windows: bool = False,
 ) -> River:
-    """Kafka, its topics and one worker of each agent; `env` goes to the agents."""
+    """Kafka, its topics and one worker of each agent; `env` goes to the agents.
+
+    `windows` adds the windowed statistics, whose Flink must be provisioned.
+    """
     settings = load(LocalSettings)
     kafka = LocalKafka(
         distribution, data_dir / "kafka", port, controller_port, heap_mib=settings.kafka_heap_mib
@@ -54,8 +66,11 @@ def local_river(
         "HEADWATER_JOIN_FOLDER": str(data_dir / "join"),
         "HEADWATER_JOIN_PSEUDONYM_KEY_FILE": str(data_dir / "pseudonym.key"),
         "HEADWATER_LEARN_FOLDER": str(data_dir / "learning"),
+        "HEADWATER_STUDY_FOLDER": str(data_dir / "study"),
+        "HEADWATER_ADAPT_FOLDER": str(data_dir / "adapt"),
         "HEADWATER_GATEWAY_KEYS_FILE": str(keys_file(data_dir)),
         "HEADWATER_GATEWAY_STREAM_KEY_FILE": str(data_dir / "gateway" / "stream.key"),
+        "HEADWATER_TRACK_FOLDER": str(tracking_of(data_dir).root),
         **dict(env or {}),
     }
     parts = [
@@ -68,6 +83,7 @@ def local_river(
             restart=False,
         ),
         *(agent_part(name, shared) for name in agents),
+        *([windows_part(data_dir, shared)] if windows else []),
     ]
     return River(parts, data_dir, bootstrap)
 
@@ -77,6 +93,18 @@ def keys_file(data_dir: Path) -> Path:
     settings = load(GatewaySettings)
     named = "keys_file" in settings.model_fields_set
     return settings.keys_file if named else data_dir / "gateway" / "keys.json"
+
+
+def tracking_of(data_dir: Path) -> TrackSettings:
+    """The settings of a local river's tracking, which is in its folder unless a setting says so."""
+    settings = load(TrackSettings)
+    named = "folder" in settings.model_fields_set
+    return settings if named else settings.model_copy(update={"folder": data_dir / "tracking"})
+
+
+def tracked(agents: tuple[str, ...]) -> tuple[str, ...]:
+    """The agents, and the one that tracks them where it is installed and switched on."""
+    return (*agents, TRACK) if load(TrackSettings).on else agents
 
 
 def agent_part(name: str, env: Mapping[str, str], instance: str = "0") -> Part:
@@ -93,6 +121,24 @@ def agent_part(name: str, env: Mapping[str, str], instance: str = "0") -> Part:
     )
 
 
+def windows_part(data_dir: Path, env: Mapping[str, str]) -> Part:
+    """The windowed statistics in one JVM. Nothing waits until they run."""
+    own = {"HEADWATER_ANALYTICS_CHECKPOINTS": str(data_dir / WINDOWS), **env}
+    return Part(
+        WINDOWS,
+        _headwater("analytics", "run"),
+        own,
+        ready=_at_once,
+        after=("topics",),
+        grace_s=2.0,
+        remedy=_agent_remedy,
+    )
+
+
+async def _at_once() -> bool:
+    return True
+
+
 def _headwater(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "infra.cli", *arguments]
 
@@ -101,7 +147,7 @@ def _threads(name: str) -> dict[str, str]:
     """Embedders must not take the cores from the language model on a small machine."""
     if name == "generate":
         return {}
-    if name in ("learn", FEDERATE):
+    if name in ("learn", ADAPT, STUDY, FEDERATE, TRACK):
         return {"OMP_NUM_THREADS": "1"}
     threads = max(1, (os.cpu_count() or 2) // 2)
     return {"HEADWATER_EMBEDDER_THREADS": str(threads)}

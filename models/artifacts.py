@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import fsspec  # type: ignore[import-untyped]
 
-from models.learning.adapter_files import CONFIG_FILE, WEIGHTS_FILE
+from models.learning.adapter_layout import CONFIG_FILE, WEIGHTS_FILE
 from schemas.errors import ArtifactInvalid, ArtifactUnavailable, HeadwaterError
 
 WEIGHTS_BYTES_MAX: Final = 1 << 30

@@ -35,6 +35,8 @@ Scalar = Label | int | float | bool
 Metadata = Annotated[dict[Name, Scalar], Meta(max_length=limits.METADATA_ENTRIES_MAX)]
 Answer = Annotated[str, Meta(max_length=limits.ANSWER_CHARS_MAX)]
 
+Sketch = Annotated[list[float], Meta(max_length=limits.SKETCH_NUMBERS_MAX)]
+
 HeaderName = Annotated[str, Meta(max_length=limits.NAME_CHARS_MAX)]
 Framing = Annotated[bytes, Meta(max_length=limits.FRAMING_BYTES_MAX)]
 
@@ -138,7 +140,10 @@ class Retrieval(Event, frozen=True):
 
 
 class Prompt(Event, frozen=True):
-    """A question to the model. Without `prompt_id` the record's key decides."""
+    """A question to the model. Without `prompt_id` the record's key decides.
+
+    With `adapt` false it is answered with exactly these options, whatever variants are on trial.
+    """
 
     messages: Annotated[list[Message], Meta(min_length=1, max_length=limits.MESSAGES_MAX)]
     prompt_id: Id | None = None
@@ -147,6 +152,7 @@ class Prompt(Event, frozen=True):
     user_id: Id | None = None
     conversation_id: Id | None = None
     reply_partition: Partition | None = None
+    adapt: bool = True
 
 
 class FoundPassage(Event, frozen=True):
@@ -161,14 +167,33 @@ class FoundPassage(Event, frozen=True):
     source: Uri | None = None
 
 
+class Choice(Event, frozen=True):
+    """The serving variant that was drawn for a prompt, and how likely that draw was.
+
+    `adapter` answers, where the variant names one. `features` is what the draw was made from, and
+    `policy_version` counts the rewards that the policy had learned from.
+    """
+
+    variant: Name
+    propensity: Annotated[float, Meta(gt=0.0, le=1.0)]
+    policy_version: Count = 0
+    adapter: Name | None = None
+    features: Annotated[list[float], Meta(max_length=limits.CHOICE_FEATURES_MAX)] = []
+
+
 class Context(Event, frozen=True):
-    """A prompt together with the passages found for it: nothing downstream has to join."""
+    """A prompt together with the passages found for it: nothing downstream has to join.
+
+    `prompt_sketch` is a projection of the query's embedding, by which drift is noticed.
+    """
 
     prompt_id: Id
     prompt: Prompt
     passages: Annotated[list[FoundPassage], Meta(max_length=limits.TOP_K_MAX)]
     prompted_ms: TimeMs
     retrieved_ms: TimeMs
+    choice: Choice | None = None
+    prompt_sketch: Sketch = []
 
 
 class TopLogprob(Event, frozen=True):
@@ -224,7 +249,8 @@ class Generation(Event, frozen=True):
     """The finished record of one prompt; exactly one is visible to read-committed consumers.
 
     `cited` holds 1-based numbers of `passages` that the answer cites or plainly repeats. Of n
-    answers the first is `text`, the others are `alternatives`.
+    answers the first is `text`, the others are `alternatives`. `prompt_chars` is the length of what
+    the user said last.
     """
 
     generation_id: Id
@@ -243,6 +269,9 @@ class Generation(Event, frozen=True):
     error: Reason | None = None
     logprobs: Logprobs = []
     alternatives: Annotated[list[Alternative], Meta(max_length=limits.N_MAX - 1)] = []
+    choice: Choice | None = None
+    prompt_chars: Count | None = None
+    prompt_sketch: Sketch = []
 
 
 class TokenChunk(Event, frozen=True):
@@ -301,6 +330,73 @@ class Example(Event, frozen=True):
     labels: Annotated[dict[Name, Label], Meta(max_length=limits.LABELS_MAX)] = {}
 
 
+Features = Annotated[dict[Name, float], Meta(max_length=limits.FEATURES_MAX)]
+Fingerprint = Annotated[str, Meta(max_length=64)]
+
+
+class Outcome(Event, frozen=True):
+    """Feedback with what is known of its answer: what bandit, reward model and guard learn from.
+
+    `reward` is the rating; a correction without one counts as -0.5, labels alone have none.
+    `predicted` holds the answer's own labels, as far as people's `labels` name them. Fingerprints
+    are equal for equal texts. `released`: an operator vouches for it, the guard is not asked.
+    """
+
+    outcome_id: Id
+    user: Id
+    prompt_id: Id
+    generation_id: Id
+    model_version: Name
+    at_ms: TimeMs
+    reward: Annotated[float, Meta(ge=-1.0, le=1.0)] | None = None
+    corrected: bool = False
+    labels: Annotated[dict[Name, Label], Meta(max_length=limits.LABELS_MAX)] = {}
+    predicted: Annotated[dict[Name, Label], Meta(max_length=limits.LABELS_MAX)] = {}
+    features: Features = {}
+    answer_fingerprint: Fingerprint = ""
+    correction_fingerprint: Fingerprint = ""
+    choice: Choice | None = None
+    example: Example | None = None
+    released: bool = False
+
+
+class Verdict(Event, frozen=True):
+    """What the guard decided on one outcome: its `weight` from 0 to 1, and why.
+
+    A quarantined one waits, whole, for an operator, who releases or drops it.
+    """
+
+    outcome_id: Id
+    at_ms: TimeMs
+    decision: Literal["accepted", "quarantined", "released", "dropped"]
+    user: Id | None = None
+    weight: Fraction = 1.0
+    reasons: Annotated[list[Reason], Meta(max_length=limits.REASONS_MAX)] = []
+    outcome: Outcome | None = None
+
+
+class ArmEstimate(Event, frozen=True):
+    """What is known of one variant: mean (d,) and covariance (d, d), by rows, of its weights."""
+
+    variant: Name
+    mean: Annotated[list[float], Meta(max_length=limits.CHOICE_FEATURES_MAX)]
+    covariance: Annotated[list[float], Meta(max_length=limits.CHOICE_FEATURES_MAX**2)]
+
+
+class Policy(Event, frozen=True):
+    """How variants are drawn; the first arm is the baseline, `floor` each arm's least chance.
+
+    Where `learns` is false every arm but the baseline has just the floor.
+    """
+
+    learner: Name
+    version: Count
+    at_ms: TimeMs
+    floor: Fraction
+    arms: Annotated[list[ArmEstimate], Meta(max_length=limits.VARIANTS_MAX)]
+    learns: bool = True
+
+
 class PrivacySpent(Event, frozen=True):
     """What one release cost, and what its adapter has spent in all."""
 
@@ -317,7 +413,8 @@ class ModelUpdate(Event, frozen=True):
     """A new live version of an adapter; weights travel by reference (URI and sha256).
 
     `cohort_first` to `cohort_last` (from 0) are those learned from since the parent, and
-    `ledger_sha256` is the digest of the privacy ledger's entry for the last of them.
+    `ledger_sha256` is the digest of the privacy ledger's entry for the last of them. `run` names
+    the learning that it comes from, as tracking knows it.
     """
 
     adapter: Name
@@ -333,6 +430,7 @@ class ModelUpdate(Event, frozen=True):
     cohort_first: Count | None = None
     cohort_last: Count | None = None
     ledger_sha256: Sha256 | None = None
+    run: Id | None = None
 
 
 class FederatedRound(Event, frozen=True):
@@ -349,14 +447,50 @@ class FederatedRound(Event, frozen=True):
     duration_s: Annotated[float, Meta(ge=0.0)] | None = None
     model_version: Name | None = None
     privacy: PrivacySpent | None = None
+    run: Id | None = None
+
+
+class Control(Event, frozen=True):
+    """What holds for an adapter until its next record: whether it learns, and why."""
+
+    adapter: Name
+    learning: Literal["on", "paused"]
+    at_ms: TimeMs
+    reason: Reason | None = None
 
 
 # The name of the statistic that says how long a document took to become retrievable.
 DOCUMENT_FRESHNESS: Final = "document_freshness"
+# That of how long feedback took to be part of a live version.
+FEEDBACK_FRESHNESS: Final = "feedback_freshness"
+# That of the statistic which says with which settings an adapter's learning began.
+LEARNING_BEGUN: Final = "learning_begun"
 # That of the statistic of one round of learning, whether its version was released or not.
 LEARNING_ROUND: Final = "learning_round"
+# That of the statistic of one judgement of what was studied, released or not.
+STUDY_ROUND: Final = "study_round"
 # That of the statistic which says that an adapter's privacy budget is spent.
 LEARNING_ENDED: Final = "learning_ended"
+# Those of a tuning: one candidate's loss in one rung, and the candidate that was left.
+TUNING_RUNG: Final = "tuning_rung"
+TUNING_ENDED: Final = "tuning_ended"
+# Those of the windows (streams/windows): quality by version; feedback that met its answer; feedback
+# that came too late or met none; drift against a reference; conversations; how long documents and
+# feedback took to take effect; privacy spent by adapter; feedback by group of people.
+QUALITY: Final = "quality"
+FEEDBACK_JOINED: Final = "feedback_joined"
+FEEDBACK_LATE: Final = "feedback_late"
+DRIFT: Final = "drift"
+CONVERSATIONS: Final = "conversations"
+FRESHNESS: Final = "freshness"
+PRIVACY_SPENT: Final = "privacy_spent"
+LABEL_GROUPS: Final = "label_groups"
+# That of a drift that a detector of monitor's found, and that of a progressive learner's state.
+DRIFT_DETECTED: Final = "drift_detected"
+PROGRESSIVE: Final = "progressive"
+# Those of how well answers predict people's labels, and of which label was taken for which.
+LABEL_QUALITY: Final = "label_quality"
+LABEL_CONFUSION: Final = "label_confusion"
 
 
 class Statistic(Event, frozen=True):

@@ -23,6 +23,8 @@ class Topic:
     retention_ms: int | None = 30 * DAY_MS
     record_bytes_max: int = limits.RECORD_BYTES_MAX
     tombstones: bool = False
+    # Of a compacted topic: how long older records of a key are kept beside the newest.
+    history_ms: int = 0
 
     @property
     def batch_bytes_max(self) -> int:
@@ -90,11 +92,48 @@ FEEDBACK: Final = Topic(
     "feedback", events.Feedback, "prompt_id", "Ratings, corrections and labels of answers."
 )
 EXAMPLES: Final = Topic("examples", events.Example, "user", "What the learner may train on.")
+OUTCOMES: Final = Topic(
+    "outcomes",
+    events.Outcome,
+    "outcome_id",
+    "Feedback with what is known of its answer, for what adapts.",
+    # One order for all: a learner that reads it again ends in the same state, bit for bit.
+    partitions=1,
+    record_bytes_max=2 * limits.RECORD_BYTES_MAX,
+)
+VERDICTS: Final = Topic(
+    "verdicts",
+    events.Verdict,
+    # As of examples: what one user said stays in order.
+    "user",
+    "What the guard let through, with weights, and what it quarantined.",
+    record_bytes_max=3 * limits.RECORD_BYTES_MAX,
+)
+POLICIES: Final = Topic(
+    "policies",
+    events.Policy,
+    "learner",
+    "How serving variants are chosen.",
+    partitions=1,
+    retention_ms=None,
+    tombstones=True,
+)
 MODEL_UPDATES: Final = Topic(
     "model-updates",
     events.ModelUpdate,
     "adapter",
     "The live version of each adapter.",
+    partitions=1,
+    retention_ms=None,
+    tombstones=True,
+    # What a version can be rolled back to.
+    history_ms=30 * DAY_MS,
+)
+CONTROLS: Final = Topic(
+    "controls",
+    events.Control,
+    "adapter",
+    "Whether an adapter learns; null: it does.",
     partitions=1,
     retention_ms=None,
     tombstones=True,
@@ -127,10 +166,14 @@ TOPICS: Final[tuple[Topic, ...]] = (
     GENERATIONS,
     FEEDBACK,
     EXAMPLES,
+    OUTCOMES,
+    VERDICTS,
+    POLICIES,
     MODEL_UPDATES,
     FEDERATED_ROUNDS,
     ANALYTICS,
     DEAD_LETTERS,
+    CONTROLS,
 )
 # What an agent keeps for itself, with no contract: values are its own and may change.
 EXCHANGES: Final = Topic(

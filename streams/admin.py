@@ -101,6 +101,8 @@ def _new_topic(settings: KafkaSettings, topic: Topic, replication: int) -> NewTo
         # The broker's clock orders records of different writers and bounds the life of each.
         "message.timestamp.type": "LogAppendTime",
     }
+    if topic.history_ms:
+        config["min.compaction.lag.ms"] = str(topic.history_ms)
     if topic.retention_ms is not None:
         config["retention.ms"] = str(topic.retention_ms)
     return NewTopic(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -19,7 +19,11 @@ from streams.producer import Delivered, Outgoing, Producer
 from streams.replies import Replies
 from streams.resumes import ResumedReplies, Resumes
 from streams.settings import KafkaSettings, load
+from streams.spans import SendSpans
 from streams.subscription import Since, Subscription
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
 
 SILENCE_S_MAX = 120.0
 
@@ -37,11 +41,14 @@ class Client:
         settings: KafkaSettings | None = None,
         source: str = "/sdk/python",
         on_resumed: Callable[[str], None] | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
-        """`on_resumed` is called with the prompt_id of an answer that somebody `resume`d."""
+        """`on_resumed` is called with the prompt_id of an answer that somebody `resume`d; with an
+        OpenTelemetry `tracer` every record that is sent alone has a span."""
         self.settings = settings or load(KafkaSettings)
         self._source = source
         self._on_resumed = on_resumed
+        self._spans = None if tracer is None else SendSpans(tracer)
         self._resumes: Resumes | None = None
         self._producer: Producer | None = None
         self._replies: Replies | None = None
@@ -99,8 +106,13 @@ class Client:
         user_id: str | None = None,
         prompt_id: str | None = None,
         silence_s_max: float = SILENCE_S_MAX,
+        adapt: bool = True,
+        traceparent: str | None = None,
     ) -> Answer:
-        """Publish a prompt and follow its answer: `async for delta in await client.ask("…")`."""
+        """Publish a prompt and follow its answer: `async for delta in await client.ask("…")`.
+
+        With `adapt` false it is answered with exactly these options, whatever is on trial.
+        """
         self._opened()
         replies = await self._open_replies()
         prompt_id = prompt_id or ids.new_id("prompt")
@@ -112,11 +124,12 @@ class Client:
             user_id=user_id,
             conversation_id=conversation_id,
             reply_partition=replies.partition,
+            adapt=adapt,
         )
         answer = Answer(prompt_id, replies, self.cancel, silence_s_max)
         answer.place = replies.place
         try:
-            answer.prompted = await self._send(PROMPTS, prompt_id, prompt)
+            answer.prompted = await self._send(PROMPTS, prompt_id, prompt, traceparent)
         except BaseException:
             replies.forget(answer.generation_id)
             raise
@@ -207,14 +220,22 @@ class Client:
         topic: Topic,
         key: str,
         event: Event | None,
-        traceparent: str | None = None,
+        parent: str | None = None,
         partition: int | None = None,
+    ) -> Delivered:
+        if self._spans is None:
+            return await self._deliver(topic, key, event, parent, partition)
+        with self._spans.sending(topic, key, parent) as carried:
+            return await self._deliver(topic, key, event, carried, partition)
+
+    async def _deliver(
+        self, topic: Topic, key: str, event: Event | None, trace: str | None, partition: int | None
     ) -> Delivered:
         producer = self._opened()
         value = None if event is None else codec.checked(topic, event)
         if not 1 <= len(key) <= limits.ID_CHARS_MAX:
             raise EventInvalid(f"{key[:80]!r} is no id.", "Ids have 1 to 256 characters.")
-        made = headers.make_headers(topic, ids.new_id("event"), self._source, traceparent)
+        made = headers.make_headers(topic, ids.new_id("event"), self._source, trace)
         return await producer.send(Outgoing(topic, key, value, made, partition))
 
     async def _send_all(

@@ -18,6 +18,7 @@ from agents.gateway.openai.positions import open_stream_secret
 from agents.gateway.settings import GatewaySettings
 from agents.gateway.vectors import Vectors
 from agents.settings import EmbedderSettings
+from agents.tracing import make_tracing
 from streams.client import Client
 from streams.settings import KafkaSettings
 
@@ -34,7 +35,13 @@ class Gateway:
         self.kafka = kafka
         self.settings = settings
         self.departures = Departures(settings.resume_s, self._cancel)
-        self.client = Client(kafka, source="/gateway", on_resumed=self.departures.resumed)
+        self._tracing = make_tracing("gateway")
+        self.client = Client(
+            kafka,
+            source="/gateway",
+            on_resumed=self.departures.resumed,
+            tracer=self._tracing.tracer,
+        )
         self.keys = Keys(settings.keys_file.expanduser())
         self.limits = RateLimits()
         self.quotas = Quotas(kafka)
@@ -57,6 +64,7 @@ class Gateway:
         await self.quotas.close()
         self.vectors.close()
         await self.client.__aexit__()
+        await self._tracing.close()
 
     @contextmanager
     def answering(self) -> Iterator[None]:

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from agents.asked_round import asked_record
 from agents.federate_settings import FederateSettings
 from agents.flower_round import ADAPTER_FILE, run_round
-from agents.round_records import asked_record
 from agents.superlink import APP
 from infra.bench import torch_client_app
 from infra.bench.wire_meter import WireMeter

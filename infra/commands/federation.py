@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,6 +50,7 @@ def federation(
     """Loss and F1 of answers by round, alone, federated, in private and in one place."""
     from infra.evaluation.federated_devices import Setting, read_devices
     from infra.evaluation.federation import ARMS, Trial
+    from infra.evaluation.tracked import track_evaluation
     from models.cache import user_cache_dir
     from models.engine.load import load as load_model
     from models.federation.deltas import COMPRESSIONS
@@ -84,6 +86,9 @@ def federation(
 
         draw(found, plot)
     _print(found)
+    # The last round of an arm says what it came to.
+    last = {one.arm: msgspec.to_builtins(one) for one in found}
+    track_evaluation("federation", last, asdict(setting), found)
 
 
 def federation_scale(

@@ -136,7 +136,7 @@ def ask_round(
 
 
 async def _ask_round(adapter: str, round_id: str, wait: bool, as_json: bool) -> None:
-    from agents.round_records import asked_record
+    from agents.asked_round import asked_record
     from schemas.events import FederatedRound
     from schemas.topics import FEDERATED_ROUNDS
     from streams.producer import Producer

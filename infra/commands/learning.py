@@ -47,6 +47,7 @@ def learning(
     from infra.evaluation.learning import Setting, check, replay, static_scores
     from infra.evaluation.learning_plot import draw
     from infra.evaluation.learning_table import read_results, table, write_results
+    from infra.evaluation.tracked import track_evaluation
     from models.cache import user_cache_dir
     from models.engine.load import load as load_model
     from models.learning.e2e import read_corrections, read_test
@@ -80,7 +81,19 @@ def learning(
             write_results(json_file, static, runs)
     if plot is not None:
         draw(static, runs, plot)
-    _print(table(static, runs))
+    rows = table(static, runs)
+    _print(rows)
+    track_evaluation(
+        "learning",
+        {_named(row): row for row in rows},
+        {"dataset": dataset.name, "cohort": cohort, "limit": limit, "delta": delta},
+        {"static": static, "runs": runs},
+    )
+
+
+def _named(row: dict[str, Any]) -> str:
+    """A row among others of one run: its mode, and its budget where it has one."""
+    return f"{row['mode']} {row['epsilon']:g}" if row["epsilon"] else str(row["mode"])
 
 
 def _modes(given: list[str]) -> list[_Mode]:

@@ -12,15 +12,30 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agents.gateway.settings import GatewaySettings
-from agents.learning_paths import gate_set_path
-from agents.settings import LearnSettings
+from agents.monitor.settings import MonitorSettings
+from agents.study_settings import StudySettings
+from infra.commands.analytics import windows_wanted
 from infra.commands.fleet import tell_devices
+from infra.commands.gate_set import make_gate_set
+from infra.commands.next_steps import next_steps, show_tracking
 from infra.commands.shell import AsJson, err, out, print_json, run
 from infra.doctor import diagnose
 from infra.paths import LocalSettings
 from infra.ports import free_ports, is_free
 from infra.provision import KafkaDistribution, provision
-from infra.river import ANSWERING, EVERYTHING, FEDERATE, GATEWAY, River, local_river
+from infra.river import (
+    ADAPT,
+    ANSWERING,
+    EVERYTHING,
+    FEDERATE,
+    GATEWAY,
+    MONITOR,
+    STUDY,
+    TRACK,
+    River,
+    local_river,
+    tracked,
+)
 from infra.supervisor import Notice, Supervisor
 from schemas.errors import SettingsInvalid
 from streams.settings import KafkaSettings, load
@@ -30,7 +45,7 @@ if TYPE_CHECKING:
 
 # Turns that an OpenMP thread waits for the next product before it sleeps: some 0.1 ms.
 SPIN_COUNT: Final = "10000"
-_WORKERS: Final = (*EVERYTHING, FEDERATE)
+_WORKERS: Final = (*EVERYTHING, STUDY, FEDERATE, TRACK)
 
 
 def up(
@@ -44,7 +59,12 @@ def up(
     """Start Kafka, its topics and every agent on this machine; Ctrl-C stops them."""
     settings, gateway = load(LocalSettings), load(GatewaySettings)
     operator = _operator(federation_host) if federation else None
-    _require_free(settings.kafka_port, settings.kafka_controller_port, gateway.port)
+    _require_free(
+        settings.kafka_port,
+        settings.kafka_controller_port,
+        gateway.port,
+        load(MonitorSettings).metrics_port,
+    )
     data_dir = settings.data_dir.expanduser().absolute()
     river = local_river(
         fetched(),
@@ -52,17 +72,27 @@ def up(
         settings.kafka_port,
         settings.kafka_controller_port,
         _federating(operator),
-        EVERYTHING if operator is None else (*EVERYTHING, FEDERATE),
+        _wanted(operator),
+        windows_wanted(),
     )
     river.parts.extend([] if operator is None else operator.parts)
 
     async def work() -> None:
-        _next_steps(river, gateway.port)
+        next_steps(river, gateway.port)
         if operator is not None:
             tell_devices(operator)
+        metrics = f"http://127.0.0.1:{load(MonitorSettings).metrics_port}/metrics"
+        out.print(f"Figures for Prometheus are at {metrics}", markup=False)
         await asyncio.Event().wait()
 
     run(supervised(river, work))
+
+
+def _wanted(operator: Operator | None) -> tuple[str, ...]:
+    """All agents, with those that a setting or an option adds."""
+    studying = (STUDY,) if load(StudySettings).enabled else ()
+    federating = () if operator is None else (FEDERATE,)
+    return tracked((*EVERYTHING, *studying, *federating))
 
 
 def _operator(host: str) -> Operator:
@@ -87,20 +117,29 @@ def demo(
     """Start everything, ingest the standard library's docstrings, ask, rate, teach, measure."""
     from infra.demo.learning import LEARNING_ENV
     from infra.demo.run import demonstrate
+    from infra.demo.windows import WINDOWS_ENV
 
     data_dir = load(LocalSettings).data_dir.expanduser().absolute() / "demo"
     distribution = fetched()
     shutil.rmtree(data_dir, ignore_errors=True)
-    agents = EVERYTHING if learning else (*ANSWERING, GATEWAY)
+    agents = tracked(EVERYTHING) if learning else (*ANSWERING, GATEWAY, MONITOR)
     gateway_port, port, controller_port = _ports()
-    env = LEARNING_ENV | {"HEADWATER_GATEWAY_PORT": str(gateway_port)}
-    river = local_river(distribution, data_dir, port, controller_port, env, agents)
+    env = {
+        **LEARNING_ENV,
+        **WINDOWS_ENV,
+        "HEADWATER_GATEWAY_PORT": str(gateway_port),
+        "HEADWATER_MONITOR_METRICS_PORT": str(_metrics_port()),
+    }
+    windows = windows_wanted()
+    river = local_river(distribution, data_dir, port, controller_port, env, agents, windows)
     kafka = load(KafkaSettings, bootstrap=river.bootstrap)
 
     async def work() -> dict[str, Any]:
-        summary = await demonstrate(kafka, learning)
-        if not once:
-            _next_steps(river, gateway_port)
+        summary = await demonstrate(kafka, learning, windows)
+        if once:
+            show_tracking(river)
+        else:
+            next_steps(river, gateway_port)
             await asyncio.Event().wait()
         return summary
 
@@ -122,31 +161,40 @@ def agent(name: Annotated[str, typer.Argument(help=", ".join(_WORKERS))]) -> Non
     elif name == "join":
         from agents.join import main
     elif name == "learn":
-        _make_gate_set()
+        make_gate_set()
         from agents.learn import main
+    elif name == STUDY:
+        _make_general_set()
+        from agents.study import main
+    elif name == ADAPT:
+        from agents.adapt import main
+    elif name == MONITOR:
+        from agents.monitor.agent import main
     elif name == GATEWAY:
         from infra.pages.serve import main
     elif name == FEDERATE:
-        _make_gate_set()
+        make_gate_set()
         from infra.federation import operator_settings
 
         folder = str(operator_settings().superlink_folder)
         os.environ.setdefault("HEADWATER_FEDERATE_SUPERLINK_FOLDER", folder)
         from agents.federate import main
+    elif name == TRACK:
+        from agents.track import main
     else:
         raise SettingsInvalid(f"There is no agent {name!r}.", f"The agents: {', '.join(_WORKERS)}.")
     main()
 
 
-def _make_gate_set() -> None:
-    """The questions that learn's gate asks where none are set: ours, on the standard library."""
-    settings = load(LearnSettings)
-    path = gate_set_path(settings)
-    if settings.gate_set is None and not path.exists():
+def _make_general_set() -> None:
+    """The general texts that study follows the base model on, where none are set."""
+    settings = load(StudySettings)
+    path = settings.general_set_path
+    if settings.general_set is None and not path.exists():
         # Imported late: it reads the docstrings of many modules.
-        from infra.demo.questions import write_gate_set
+        from infra.demo.general_texts import write_general_set
 
-        write_gate_set(path)
+        write_general_set(path)
 
 
 def limit_spinning() -> None:
@@ -195,23 +243,6 @@ def _show(notice: Notice) -> None:
         )
 
 
-def _next_steps(river: River, gateway_port: int) -> None:
-    default = KafkaSettings.model_fields["bootstrap"].default
-    env = "" if river.bootstrap == default else f"HEADWATER_KAFKA_BOOTSTRAP={river.bootstrap} "
-    out.print(f"Kafka is at {river.bootstrap}; logs are in {river.data_dir / 'logs'}", markup=False)
-    address = f"http://127.0.0.1:{gateway_port}"
-    out.print(f"The page is at {address}/ui/, OpenAI's API at {address}/v1", markup=False)
-    out.print("In another terminal:")
-    for command in (
-        'ask "What does os.path.join do?"',
-        "publish README.md --wait",
-        "watch tokens",
-        "topics",
-    ):
-        out.print(f"  {env}.venv/bin/headwater {command}", markup=False)
-    out.print("Ctrl-C stops everything.")
-
-
 def _ports() -> tuple[int, int, int]:
     """Those configured for the gateway, Kafka and its controller, or any that are free."""
     settings = load(LocalSettings)
@@ -222,11 +253,17 @@ def _ports() -> tuple[int, int, int]:
     return gateway_port, port, controller_port
 
 
+def _metrics_port() -> int:
+    """The monitor's as configured, or one that is free."""
+    wanted = load(MonitorSettings).metrics_port
+    return wanted if is_free(wanted) else free_ports(1)[0]
+
+
 def _require_free(*ports: int) -> None:
     for port in ports:
         if not is_free(port):
             raise SettingsInvalid(
                 f"Port {port} is taken: perhaps a river runs already.",
-                "Stop it, or set HEADWATER_KAFKA_PORT, HEADWATER_KAFKA_CONTROLLER_PORT and "
-                "HEADWATER_GATEWAY_PORT.",
+                "Stop it, or set HEADWATER_KAFKA_PORT, HEADWATER_KAFKA_CONTROLLER_PORT, "
+                "HEADWATER_GATEWAY_PORT and HEADWATER_MONITOR_METRICS_PORT.",
             )

@@ -10,6 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
+from infra.commands.adapting import bandit, labels, poisoning
+from infra.commands.documents import documents
+from infra.commands.drift import drift
 from infra.commands.federation import federation, federation_scale
 from infra.commands.learning import learning
 from infra.commands.local import fetched, limit_spinning, supervised
@@ -23,6 +26,10 @@ eval_app = typer.Typer(help="Quality on real data.", no_args_is_help=True)
 eval_app.command()(learning)
 eval_app.command()(federation)
 eval_app.command()(federation_scale)
+eval_app.command()(drift)
+eval_app.command()(documents)
+for adaptive in (bandit, poisoning, labels):
+    eval_app.command()(adaptive)
 
 BENCHMARKS = (
     "publish",
@@ -32,6 +39,7 @@ BENCHMARKS = (
     "swaps",
     "learning",
     "gateway",
+    "windows",
     "federation",
 )
 
@@ -47,6 +55,7 @@ def retrieval(
     """
     from infra.evaluation.retrieval import evaluate_retrieval
     from infra.evaluation.squad import read_squad
+    from infra.evaluation.tracked import track_evaluation
     from models.embedder import Embedder
 
     squad = read_squad(file)
@@ -63,6 +72,7 @@ def retrieval(
         fused["recall@1"] > dense["recall@1"] and fused["mrr"] > dense["mrr"]
     )
     _print(result, as_json)
+    track_evaluation("retrieval", result, {"file": file.name})
     if not (result["dense_equals_brute_force"] and result["fused_beats_dense"]):
         raise typer.Exit(1)
 
@@ -109,6 +119,10 @@ def bench(
         result["learning"] = on_own_river(bench_learning, AGENTS, LEARNING_ENV)
     if "gateway" in chosen:
         result["gateway"] = _gateway()
+    if "windows" in chosen:
+        from infra.bench.windows import bench_windows
+
+        result["windows"] = on_own_river(bench_windows, ())
     if "federation" in chosen:
         result["federation"] = _federation()
     if set(chosen) & {"freshness", "first-token"}:
@@ -118,11 +132,12 @@ def bench(
 
 def _gateway() -> dict[str, Any]:
     from infra.bench.gateway import bench_gateway
+    from infra.bench.wrk import bench_wrk
 
     (port,) = free_ports(1)
 
     async def asking(kafka: KafkaSettings) -> dict[str, Any]:
-        return await bench_gateway(kafka, port)
+        return await bench_gateway(kafka, port) | {"wrk": await bench_wrk(port)}
 
     env = {
         "HEADWATER_GATEWAY_PORT": str(port),

@@ -9,9 +9,9 @@ import msgspec
 import typer
 from rich.table import Table
 
+from agents.model_change import made_live, publish
 from agents.settings import LearnSettings
 from infra.commands.shell import AsJson, out, print_json, run
-from infra.model_change import made_live, publish
 from schemas.errors import ModelUnavailable
 from schemas.events import ModelUpdate
 from streams.settings import KafkaSettings, load

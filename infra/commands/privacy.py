@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from agents.adapt_settings import AdaptSettings
 from agents.learning_paths import ledger_path
 from agents.pseudonyms import open_pseudonyms
 from agents.settings import JoinSettings, LearnSettings
@@ -57,8 +58,12 @@ def print_report(
                 print_json(found)
             else:
                 _print(found)
+        if not as_json:
+            _print_beside()
     finally:
         store.close()
+    if pseudonym is None:
+        _print_tunings(as_json)
     if broken:
         raise typer.Exit(1)
 
@@ -80,6 +85,7 @@ def audit(
     One run (Steinke, Nasr & Jagielski 2023), 95 % confidence. Fails when the claim is refuted.
     """
     from infra.evaluation.audit import Audit, run_audit
+    from infra.evaluation.tracked import track_evaluation
     from models.cache import user_cache_dir
     from models.engine.load import load
 
@@ -91,6 +97,7 @@ def audit(
     else:
         for name, value in result.items():
             out.print(f"{name}: {value}", markup=False)
+    track_evaluation("audit", result, {"mode": mode, "model": model, "canaries": canaries})
     if not result["holds"]:
         raise typer.Exit(1)
 
@@ -106,6 +113,20 @@ def _pseudonym(user: str) -> str:
             "Set HEADWATER_JOIN_PSEUDONYM_KEY_FILE, or name the pseudonym itself.",
         )
     return open_pseudonyms(settings).of(user=user, conversation=None, prompt="")
+
+
+def _print_beside() -> None:
+    """What learns from feedback without a mechanism, as the settings of this shell say."""
+    settings, learn = load(AdaptSettings), load(LearnSettings)
+    if learn.mechanism == "none":
+        return
+    if not settings.beside_privacy:
+        out.print("beside it: variants, weights and quarantine are off, for learning is private")
+        return
+    out.print("beside it, OUTSIDE THE GUARANTEE (HEADWATER_ADAPT_BESIDE_PRIVACY):")
+    policy = "chosen by what users liked" if settings.variants else "none on trial"
+    out.print(f"  serving variants are {policy}")
+    out.print(f"  the guard decides what is learned from: {str(settings.guard_learning).lower()}")
 
 
 def _print(found: AdapterReport | UserReport) -> None:
@@ -129,6 +150,26 @@ def _print(found: AdapterReport | UserReport) -> None:
         shares = ", ".join(f"{name} {value:.4f}" for name, value in found.user_epsilon.items())
         out.print(f"  of users: {shares}")
     out.print(f"  last entry {found.ledger_sha256}")
+    if found.guarded and found.epsilon_spent is not None:
+        out.print("  OUTSIDE THE GUARANTEE: a guard that learns from all users weighed and chose")
+        out.print("  whose feedback counts; epsilon does not cover it (docs/PRIVACY.md)")
+
+
+def _print_tunings(as_json: bool) -> None:
+    from infra.tuning_report import tuning_reports
+
+    for found in tuning_reports(load(LearnSettings)):
+        if as_json:
+            print_json(found)
+            continue
+        out.print(f"tuning {found.tuning}: {found.mechanism}, {found.candidates} candidates")
+        if found.epsilon_spent is None or found.epsilon_limit is None:
+            out.print("  its examples were public, or nothing was promised")
+            continue
+        out.print(
+            f"  epsilon {found.epsilon_spent:.4f} spent of {found.epsilon_limit:.4f} by all of "
+            f"them together, at delta {found.delta:g}; it adds to that of the adapters"
+        )
 
 
 def _epsilon(epsilon: float | None) -> str:

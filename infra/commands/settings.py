@@ -12,9 +12,11 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
+from agents.adapt_settings import AdaptSettings
 from agents.edge.settings import EdgeSettings
 from agents.federate_settings import FederateSettings
 from agents.gateway.settings import GatewaySettings
+from agents.monitor.settings import MonitorSettings
 from agents.settings import (
     EmbedderSettings,
     GenerateSettings,
@@ -25,9 +27,12 @@ from agents.settings import (
     RetrieveSettings,
     WorkerSettings,
 )
+from agents.study_settings import StudySettings
+from agents.tracking.settings import TrackSettings
 from infra.paths import LocalSettings
 from models.cache import user_cache_dir
 from streams.settings import KafkaSettings
+from streams.windows.settings import AnalyticsSettings
 
 README: Final = Path(__file__).parents[2] / "README.md"
 BEGIN: Final = "<!-- settings: python -m infra.commands.settings -->\n"
@@ -45,9 +50,14 @@ GROUPS: Final[tuple[tuple[str, type[BaseSettings]], ...]] = (
     ("generate, with a remote engine", RemoteEngineSettings),
     ("join", JoinSettings),
     ("learn", LearnSettings),
+    ("study", StudySettings),
+    ("adapt", AdaptSettings),
     ("federate", FederateSettings),
+    ("track", TrackSettings),
     ("A device (`headwater edge join`)", EdgeSettings),
     ("gateway", GatewaySettings),
+    ("monitor", MonitorSettings),
+    ("The windowed statistics", AnalyticsSettings),
 )
 
 

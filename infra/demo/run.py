@@ -13,6 +13,7 @@ from infra.commands.ask import stream_text
 from infra.commands.shell import out
 from infra.demo.learning import teach
 from infra.demo.stdlib_documents import stdlib_documents
+from infra.demo.windows import closed_windows
 from infra.freshness import Freshness
 from infra.measure import (
     generations,
@@ -43,7 +44,7 @@ class Ingested:
     fresh_ms: list[float]
 
 
-async def demonstrate(kafka: KafkaSettings, learning: bool) -> dict[str, Any]:
+async def demonstrate(kafka: KafkaSettings, learning: bool, windows: bool) -> dict[str, Any]:
     """Run the demonstration on a river that is up; returns its summary."""
     async with Client(kafka, source="/demo") as client:
         ingested = await _ingest(client, list(stdlib_documents()))
@@ -51,6 +52,7 @@ async def demonstrate(kafka: KafkaSettings, learning: bool) -> dict[str, Any]:
         # Now, for the panel asks many questions at once.
         finished, hops = await generations(kafka), await hop_latencies(kafka)
         taught = await teach(client) if learning else None
+        closed = await closed_windows(client) if windows else None
     return {
         "documents": ingested.documents,
         "documents_per_s": round(ingested.documents / ingested.duration_s, 1),
@@ -59,6 +61,7 @@ async def demonstrate(kafka: KafkaSettings, learning: bool) -> dict[str, Any]:
         "tokens_per_s": tokens_per_s(finished),
         "answers": answers,
         "learning": taught,
+        "windows": closed,
         "records": await record_counts(kafka),
     }
 

@@ -8,8 +8,8 @@ from typing import Any, Final
 from nicegui import ui
 
 from agents.gateway.errors import ApiError
-from infra.model_change import made_live, publish
-from infra.pages.learning_state import LearningState, read_learning
+from agents.model_change import made_live, publish
+from infra.pages.learning_state import LearningState, LearningWatch
 from infra.pages.visitor import Visitor, tell
 from schemas.errors import HeadwaterError
 from schemas.events import ModelUpdate
@@ -17,21 +17,32 @@ from schemas.events import ModelUpdate
 _POLL_S: Final = 5.0
 _SOURCE: Final = "/page"
 _BASE: Final = "base"
+_CHART: Final = {
+    "xAxis": {"type": "time"},
+    "yAxis": {"type": "value", "min": -1, "max": 1},
+    "grid": {"left": 40, "right": 12, "top": 28, "bottom": 24},
+    "legend": {"type": "scroll", "top": 0},
+    "tooltip": {"trigger": "axis"},
+    "series": [],
+}
 
 
 class Learning:
     """Figures that follow the topics."""
 
-    def __init__(self, visitor: Visitor) -> None:
+    def __init__(self, visitor: Visitor, watch: LearningWatch) -> None:
         self._visitor = visitor
+        self._watch = watch
         self._state = LearningState()
         with ui.column().classes("w-full max-w-4xl mx-auto"):
             self._live = ui.label("").mark("live")
             self._budget = ui.linear_progress(0.0, show_value=False).props("size=12px")
             self._spent = ui.label("").mark("budget")
+            ui.label("Reward by version").classes("text-lg")
+            self._chart = ui.echart({**_CHART}).classes("w-full h-48").mark("reward")
             ui.label("Versions").classes("text-lg")
             self._versions = _table(
-                "made", "version", "adapter", "origin", "parent", "loss", "epsilon"
+                "made", "version", "adapter", "origin", "parent", "reward", "loss", "epsilon"
             )
             ui.label("Rounds").classes("text-lg")
             self._rounds = _table("at", "version", "released", "loss", "epsilon")
@@ -42,14 +53,15 @@ class Learning:
 
     async def _refresh(self) -> None:
         try:
-            state = self._state = await read_learning(self._visitor.gateway.kafka)
+            state = self._state = await self._watch.state()
         except HeadwaterError as error:
             tell(error)
             return
         live = ", ".join(f"{u.model_version} ({name})" for name, u in state.live.items())
         self._live.set_text(f"Serving: {live or _BASE}")
         self._show_budget(state)
-        _fill(self._versions, [_version_row(update) for update in state.updates])
+        self._draw(state)
+        _fill(self._versions, [_version_row(update, state) for update in state.updates])
         _fill(self._rounds, [_round_row(r.window_end_ms, r.labels, r.values) for r in state.rounds])
         _fill(
             self._federated,
@@ -65,6 +77,17 @@ class Learning:
                 for one in state.federated
             ],
         )
+
+    def _draw(self, state: LearningState) -> None:
+        """A line for each version's mean reward, window by window."""
+        lines: dict[str, list[list[float]]] = {}
+        for window in state.windows:
+            points = lines.setdefault(window.labels["model_version"], [])
+            points.append([window.window_end_ms, round(window.values["reward_mean"], 4)])
+        series = [{"name": n, "type": "line", "data": points} for n, points in lines.items()]
+        if self._chart.options["series"] != series:
+            self._chart.options["series"] = series
+            self._chart.update()
 
     def _show_budget(self, state: LearningState) -> None:
         values = state.rounds[-1].values if state.rounds else {}
@@ -113,14 +136,16 @@ class Learning:
         await self._refresh()
 
 
-def _version_row(update: ModelUpdate) -> dict[str, Any]:
+def _version_row(update: ModelUpdate, state: LearningState) -> dict[str, Any]:
     spent = update.privacy.epsilon_total if update.privacy else None
+    reward = state.rewards.get(update.model_version)
     return {
         "made": _time(update.published_ms),
         "version": update.model_version,
         "adapter": update.adapter,
         "origin": update.origin,
         "parent": update.parent_version or "",
+        "reward": _figure(reward.mean if reward else None),
         "loss": _figure(update.evaluation.get("gate_loss")),
         "epsilon": _figure(spent),
     }

@@ -13,6 +13,7 @@ from agents.gateway.state import Gateway
 from infra.pages.chat import Chat
 from infra.pages.documents import Documents
 from infra.pages.learning import Learning
+from infra.pages.learning_state import LearningWatch
 from infra.pages.river import River
 from infra.pages.river_watch import RiverWatch
 from infra.pages.visitor import Visitor, ask_for_key
@@ -22,7 +23,7 @@ PATH: Final = "/ui"
 
 def mount_page(app: FastAPI, gateway: Gateway) -> None:
     """One page with a tab for each purpose; nothing of it is loaded from elsewhere."""
-    watch = RiverWatch(gateway.kafka)
+    watch, learning = RiverWatch(gateway.kafka), LearningWatch(gateway.kafka)
 
     @ui.page("/", title="Headwater")
     def page() -> None:
@@ -31,7 +32,7 @@ def mount_page(app: FastAPI, gateway: Gateway) -> None:
 
         def show() -> None:
             with content:
-                _tabs(visitor, watch)
+                _tabs(visitor, watch, learning)
 
         if visitor.welcome:
             show()
@@ -54,7 +55,7 @@ def mount_page(app: FastAPI, gateway: Gateway) -> None:
     )
 
 
-def _tabs(visitor: Visitor, watch: RiverWatch) -> None:
+def _tabs(visitor: Visitor, watch: RiverWatch, learning: LearningWatch) -> None:
     with ui.header().classes("items-center py-1"):
         ui.label("Headwater").classes("text-lg")
         with ui.tabs().props("dense inline-label shrink").classes("grow") as tabs:
@@ -66,6 +67,6 @@ def _tabs(visitor: Visitor, watch: RiverWatch) -> None:
         with ui.tab_panel(parts[1]):
             Documents(visitor)
         with ui.tab_panel(parts[2]):
-            Learning(visitor)
+            Learning(visitor, learning)
         with ui.tab_panel(parts[3]):
             River(watch)

@@ -12,12 +12,10 @@ import msgspec
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from models.learning.adapter_layout import CONFIG_FILE, WEIGHTS_FILE
 from models.learning.lora import LoraShape
 from models.privacy.noise import Tensors
 from schemas.errors import DataInvalid
-
-WEIGHTS_FILE = "adapter_model.safetensors"
-CONFIG_FILE = "adapter_config.json"
 
 
 class _Config(msgspec.Struct):

@@ -17,10 +17,11 @@ from models.privacy.noise import Tensors
 
 @dataclass(frozen=True, slots=True)
 class EncodedExample:
-    """An answer to learn from; without a rating, one to become likelier."""
+    """An answer to learn from; without a rating, one to become likelier. `weight`: its share."""
 
     answer: EncodedAnswer
     rating: float | None = None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,8 @@ def user_gradients(
             ratings = torch.tensor([row.rating or 0.0 for row in rows], device=device)
             rated = torch.tensor([row.rating is not None for row in rows], device=device)
             losses = torch.where(rated, preference_losses(likelihoods, base, ratings), losses)
-        losses.sum().backward()
+        weights = torch.tensor([row.weight for row in rows], device=device)
+        (losses * weights).sum().backward()
     gradients = {name: copy.grad for name, copy in copies.items() if copy.grad is not None}
     each = losses.detach().split(counts.tolist())
     return gradients, [found.tolist() for found in each]

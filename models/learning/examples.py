@@ -15,6 +15,7 @@ class TrainingExample(msgspec.Struct, frozen=True, kw_only=True):
     """One person's feedback on one answer; a correction, a rating in [-1, 1], or both.
 
     `user` is a pseudonym. A correction teaches by itself; the rating counts where there is none.
+    `weight` is how much it counts, from 0 to 1.
     """
 
     example_id: str
@@ -23,6 +24,7 @@ class TrainingExample(msgspec.Struct, frozen=True, kw_only=True):
     completion: str = ""
     correction: str | None = None
     rating: float | None = None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,7 +194,7 @@ def encode_example(
     corrected = example.correction is not None
     text = example.correction if example.correction is not None else example.completion
     answer = encode_answer(tokenizer, end_token, example.messages, text, tokens_max)
-    return EncodedExample(answer, None if corrected else example.rating)
+    return EncodedExample(answer, None if corrected else example.rating, example.weight)
 
 
 def _part(state: Tensors, prefix: str) -> Tensors:

@@ -37,8 +37,11 @@ from schemas.errors import Fenced, LedgerBroken
 class LedgerStore:
     """One file for all adapters of a learner. Not for several threads."""
 
-    def __init__(self, path: Path) -> None:
-        """Opens or makes the file. Raises LedgerBroken where it is none of ours."""
+    def __init__(self, path: Path, read_only: bool = False) -> None:
+        """Opens or makes the file. Raises LedgerBroken where it is none of ours.
+
+        What is read only refuses every change, also where a mistake of ours would make one.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
         # The noise in it is as secret as the key; SQLite's other files take these rights over.
         path.touch(mode=0o600)
@@ -48,6 +51,7 @@ class LedgerStore:
             # A commit returns when it is on the disk, not sooner.
             self._database.execute("PRAGMA synchronous = FULL")
             self._database.executescript(SCHEMA)
+            self._database.execute(f"PRAGMA query_only = {'ON' if read_only else 'OFF'}")
         except sqlite3.DatabaseError as error:
             self._database.close()
             raise LedgerBroken(f"{path} is no ledger: {error}.", "Name another file.") from error
@@ -116,6 +120,14 @@ class LedgerStore:
             "SELECT 1 FROM examples WHERE adapter = ? AND example_id = ?", (adapter, example_id)
         ).fetchone()
         return row is not None
+
+    def examples(self, adapter: str, rounds: int) -> dict[str, int]:
+        """The examples that the first `rounds` learned from, and in which round each was."""
+        found = self._database.execute(
+            "SELECT example_id, round FROM examples WHERE adapter = ? AND round < ?",
+            (adapter, rounds),
+        )
+        return dict(found.fetchall())
 
     def entries(self, adapter: str) -> Iterator[Entry]:
         """The ledger of an adapter, from its opening on, for `ledger.verify`."""

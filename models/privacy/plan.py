@@ -67,13 +67,19 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     def epsilon(self, rounds: int | None = None) -> float:
         """What the most exposed user may have lost after `rounds` (all): infinite for `none`."""
+        return self._epsilon(*self._exposed(rounds)) if rounds != 0 else 0.0
+
+    def mu(self, rounds: int | None = None) -> float:
+        """The same as the parameter of a Gaussian mechanism, whose squares add up."""
+        return self._mu(*self._exposed(rounds)) if rounds != 0 else 0.0
+
+    def _exposed(self, rounds: int | None) -> tuple[float, int]:
+        """How far the most exposed user moves C G, and in how many rounds this user is."""
         rounds = self.rounds_max if rounds is None else min(rounds, self.rounds_max)
-        if rounds == 0:
-            return 0.0
         moved = sensitivity(
             self.strategy.coefficients(rounds), rounds, self.participations_max, self.separation_min
         )
-        return self._epsilon(moved, self.participations(rounds))
+        return moved, self.participations(rounds)
 
     def participations(self, rounds: int) -> int:
         """How often one user may have taken part in `rounds`."""
@@ -86,12 +92,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return self._epsilon(response_norm(self.strategy.coefficients(rounds), steps), len(steps))
 
     def _epsilon(self, moved: float, times: int) -> float:
+        return epsilon_of(self._mu(moved, times), self.delta) if self.private else math.inf
+
+    def _mu(self, moved: float, times: int) -> float:
         if not self.private:
             return math.inf
         mu_squared = (moved / self.noise_multiplier) ** 2
         if self.count_noise_multiplier is not None:
             mu_squared += times * (_COUNT_SENSITIVITY / self.count_noise_multiplier) ** 2
-        return epsilon_of(math.sqrt(mu_squared), self.delta)
+        return math.sqrt(mu_squared)
 
 
 def make_plan(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -13,8 +14,10 @@ from gateways import Gateways
 from openai import OpenAI
 
 from agents.gateway.openai.shapes import answers_of
+from schemas.headers import header, trace_id
 from schemas.topics import FEEDBACK, GENERATIONS, PROMPTS, Topic
 from streams.settings import KafkaSettings
+from streams.subscription import Subscription
 from streams.sync import SyncClient
 
 pytestmark = pytest.mark.integration
@@ -180,6 +183,31 @@ def test_feedback_reaches_the_topic_under_the_keys_users(
     feedback = of_prompt(river, FEEDBACK, answer.id)
     assert feedback.feedback_id == told.json()["feedback_id"]
     assert feedback.user_id == of_prompt(river, PROMPTS, answer.id).user_id == "app/ann"
+
+
+def test_the_trace_of_a_caller_goes_on(client: OpenAI, river: KafkaSettings) -> None:
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    answers = [
+        client.chat.completions.create(
+            model="headwater",
+            messages=HELLO,
+            max_tokens=2,
+            extra_headers={"traceparent": traceparent},
+        )
+        for traceparent in (f"00-{trace}-b7ad6b7169203331-01", "nonsense")
+    ]
+    found = asyncio.run(traces(river))
+    assert found[answers[0].id] == trace
+    assert found[answers[1].id] not in (trace, None)
+
+
+async def traces(kafka: KafkaSettings) -> dict[str, str | None]:
+    """The trace of each finished record, by prompt."""
+    async with Subscription(kafka, GENERATIONS, since="earliest") as subscription:
+        return {
+            record.key_text or "": trace_id(header(record.headers, "traceparent"))
+            async for record in subscription.present()
+        }
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ async def test_versions_come_and_go_by_records_alone(
             await refuses_what_is_broken(river)
             await rolls_back(river, shas)
             await knows_it_all_again_after_a_kill(river, supervisor)
+            await adds_what_was_studied(river, shas)
             await river.send(None)
             assert (await river.until_served("base")).text != base
 
@@ -75,6 +76,15 @@ async def rolls_back(river: AdapterRiver, shas: dict[str, str]) -> None:
     assert after.text != before.text
     await river.publish("v1", shas["v1"], origin="rollback")
     assert (await river.until_served("v1")).text == before.text
+
+
+async def adds_what_was_studied(river: AdapterRiver, shas: dict[str, str]) -> None:
+    await river.publish("v4", shas["v4"], "documents", adapter="documents")
+    await river.until_served("v1+v4")
+    await river.publish("v5", shas["v5"])
+    await river.until_served("v5+v4")
+    await river.send(None, "documents")
+    await river.until_served("v5")
 
 
 async def knows_it_all_again_after_a_kill(river: AdapterRiver, supervisor: Supervisor) -> None:

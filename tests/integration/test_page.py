@@ -14,10 +14,11 @@ from gateways import gateways
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from workers import Workers
 
-from infra.model_change import publish
-from schemas import codec
-from schemas.events import ModelUpdate
-from schemas.topics import MODEL_UPDATES
+from agents.model_change import publish
+from schemas import codec, headers, ids
+from schemas.events import QUALITY, ModelUpdate, Statistic
+from schemas.topics import ANALYTICS, MODEL_UPDATES
+from streams.producer import Outgoing, Producer
 from streams.settings import KafkaSettings
 from streams.subscription import Subscription
 
@@ -107,12 +108,15 @@ def test_an_operator_rolls_back_and_others_do_not(
 ) -> None:
     update = ModelUpdate("default", "default-1", "online", 1_790_000_000_000, "base")
     elsewhere(publish(kafka, update, "/tests"))
+    elsewhere(publish_windows(kafka, rewards=(0.5, 0.5, -0.4)))
     with gateways(kafka, tmp_path, env=WITH_PAGE) as found:
         for key in ("app", "operator"):
             page = browser.new_page()
             opened(page, found.url(), found.keys[key])
             page.get_by_role("tab", name="Learning").click()
             expect(page.get_by_text("Serving: default-1 (default)")).to_be_visible()
+            expect(page.get_by_role("cell", name="0.2000")).to_be_visible()
+            expect(page.locator("canvas").first).to_be_visible()
             page.get_by_role("button", name="Roll back").click()
             if key == "app":
                 expect(page.get_by_text("lacks the scope")).to_be_visible()
@@ -127,6 +131,20 @@ def elsewhere(work: Coroutine[Any, Any, T]) -> T:
     """Playwright has a loop in this thread."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, work).result()
+
+
+async def publish_windows(kafka: KafkaSettings, rewards: tuple[float, ...]) -> None:
+    """Windows as Flink tells them, with two ratings each."""
+    producer = Producer(kafka)
+    for number, reward in enumerate(rewards):
+        ends_ms = 1_790_000_000_000 + 60_000 * (number + 1)
+        values = {"reward_mean": reward, "feedback": 2.0}
+        labels = {"model_version": "default-1"}
+        window = Statistic(QUALITY, ends_ms - 60_000, ends_ms, labels, values)
+        value = codec.checked(ANALYTICS, window)
+        made = headers.make_headers(ANALYTICS, ids.new_id("event"), "/tests")
+        await producer.send(Outgoing(ANALYTICS, QUALITY, value, made))
+    await producer.close()
 
 
 async def updates(kafka: KafkaSettings) -> list[ModelUpdate]:

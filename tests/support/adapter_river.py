@@ -23,7 +23,7 @@ from streams.subscription import Subscription
 
 @dataclass
 class AdapterRiver:
-    """Publishes versions of the adapter "default", and reads what comes of it."""
+    """Publishes versions of the adapter "default" or another, and reads what comes of it."""
 
     kafka: KafkaSettings
     producer: Producer
@@ -36,20 +36,22 @@ class AdapterRiver:
         """Writes an adapter where the worker can fetch it; returns its sha256."""
         return write_tiny_adapter(self.folder / version, seed)
 
-    async def publish(self, version: str, sha256: str, origin: str = "online") -> None:
+    async def publish(
+        self, version: str, sha256: str, origin: str = "online", adapter: str = "default"
+    ) -> None:
         """A record of model-updates."""
         update = ModelUpdate(
-            adapter="default",
+            adapter=adapter,
             model_version=version,
             origin=origin,  # type: ignore[arg-type]
             published_ms=time.time_ns() // 1_000_000,
             artifact_uri=f"file://{self.folder}/{version}",
             artifact_sha256=sha256,
         )
-        await self.send(codec.encode(update))
+        await self.send(codec.encode(update), adapter)
 
-    async def send(self, value: bytes | None) -> None:
-        await self.producer.send(Outgoing(MODEL_UPDATES, "default", value, []))
+    async def send(self, value: bytes | None, adapter: str = "default") -> None:
+        await self.producer.send(Outgoing(MODEL_UPDATES, adapter, value, []))
 
     async def ask(self, tokens: int = 12) -> tuple[Generation, list[TokenChunk]]:
         """A new prompt's finished record, and all chunks of its answer."""

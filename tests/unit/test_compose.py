@@ -14,17 +14,38 @@ from pydantic_settings import BaseSettings
 from ruamel.yaml import YAML
 
 from agents import settings as agent_settings
+from agents.adapt_settings import AdaptSettings
 from agents.federate_settings import FederateSettings
 from agents.gateway.settings import GatewaySettings
+from agents.monitor.settings import MonitorSettings
+from agents.study_settings import StudySettings
+from agents.tracking.settings import TrackSettings
 from infra.paths import LocalSettings
 from streams.settings import KafkaSettings
+from streams.windows.settings import AnalyticsSettings
 
 ROOT = Path(__file__).parents[2]
-AGENTS = ("ingest", "retrieve", "generate", "join", "learn", "gateway")
+AGENTS = (
+    "ingest",
+    "retrieve",
+    "generate",
+    "join",
+    "learn",
+    "study",
+    "adapt",
+    "gateway",
+    "track",
+    "monitor",
+)
 # What Compose alone reads: options and ports of the profile `federation`.
 FEDERATION_NAMES = {"HEADWATER_FEDERATION_HOST", "HEADWATER_FEDERATION_PORT"}
 # Set for the image as a whole, and read by no settings class.
-IMAGE_NAMES = {"HEADWATER_READY_FILE", "HEADWATER_IMAGE", *FEDERATION_NAMES}
+IMAGE_NAMES = {
+    "HEADWATER_READY_FILE",
+    "HEADWATER_IMAGE",
+    "HEADWATER_WINDOWS_IMAGE",
+    *FEDERATION_NAMES,
+}
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +75,11 @@ def known_settings() -> set[str]:
         LocalSettings,
         KafkaSettings,
         GatewaySettings,
+        AnalyticsSettings,
+        StudySettings,
+        TrackSettings,
+        AdaptSettings,
+        MonitorSettings,
         FederateSettings,
     ]
     for item in vars(agent_settings).values():
@@ -112,8 +138,13 @@ def test_every_volume_in_use_is_named_and_every_named_one_is_in_use(
     compose: dict[str, Any],
 ) -> None:
     services = compose["services"].values()
-    used = {volume.split(":")[0] for service in services for volume in service.get("volumes", ())}
+    mounted = {
+        volume.split(":")[0] for service in services for volume in service.get("volumes", ())
+    }
+    # Those that begin with a dot are folders of the checkout.
+    used = {name for name in mounted if not name.startswith("./")}
     assert used == compose["volumes"].keys()
+    assert all((ROOT / name).is_dir() for name in mounted - used)
 
 
 def test_every_environment_name_is_a_setting(known_settings: set[str]) -> None:
@@ -137,3 +168,51 @@ def test_what_the_image_runs_matches_the_service(compose: dict[str, Any]) -> Non
     target = compose["services"]["ingest"]["build"]["target"]
     assert re.search(rf"^FROM \S+ AS {target}$", dockerfile, re.MULTILINE)
     assert f"USER {compose['services']['ingest']['user']}" in dockerfile
+
+
+def test_flink_is_of_one_version_and_all_its_parts_see_the_checkpoints(
+    compose: dict[str, Any],
+) -> None:
+    parts = [compose["services"][name] for name in ("jobmanager", "taskmanager", "windows")]
+    assert all(part["image"] == parts[0]["image"] for part in parts)
+    assert all(part["build"]["target"] == "windows" for part in parts)
+    assert all("checkpoints:/checkpoints" in part["volumes"] for part in parts)
+    assert parts[2]["environment"]["HEADWATER_ANALYTICS_CHECKPOINTS"] == "/checkpoints"
+
+
+@pytest.fixture(scope="module")
+def kubernetes() -> dict[str, dict[str, Any]]:
+    """Give the objects of the windows on Kubernetes, by kind."""
+    text = (ROOT / "infra/kubernetes/windows.yaml").read_text("utf-8")
+    return {found["kind"]: found for found in YAML(typ="safe").load_all(text)}
+
+
+def test_on_kubernetes_the_windows_have_the_same_flink(
+    kubernetes: dict[str, dict[str, Any]],
+) -> None:
+    flink = kubernetes["FlinkDeployment"]["spec"]
+    pinned = re.search(r"^apache-flink==(\S+)", (ROOT / "requirements/flink.in").read_text(), re.M)
+    assert pinned is not None
+    assert flink["image"].startswith(f"flink:{pinned[1]}-")
+    major, minor, _ = flink["image"].removeprefix("flink:").split(".", 2)
+    assert flink["flinkVersion"] == f"v{major}_{minor}"
+    assert "job" not in flink  # a session: whoever submits has the files
+
+
+def test_on_kubernetes_the_submitter_finds_the_cluster_and_the_checkpoints(
+    kubernetes: dict[str, dict[str, Any]], known_settings: set[str]
+) -> None:
+    (container,) = kubernetes["Deployment"]["spec"]["template"]["spec"]["containers"]
+    env = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert env.keys() <= known_settings
+    name = kubernetes["FlinkDeployment"]["metadata"]["name"]
+    assert env["HEADWATER_ANALYTICS_CLUSTER"] == f"{name}-rest:8081"
+    claim = kubernetes["PersistentVolumeClaim"]["metadata"]["name"]
+    for template in (
+        kubernetes["Deployment"]["spec"]["template"],
+        kubernetes["FlinkDeployment"]["spec"]["podTemplate"],
+    ):
+        volume = template["spec"]["volumes"][0]
+        assert volume["persistentVolumeClaim"]["claimName"] == claim
+        mount = template["spec"]["containers"][0]["volumeMounts"][0]
+        assert mount["mountPath"] == env["HEADWATER_ANALYTICS_CHECKPOINTS"]

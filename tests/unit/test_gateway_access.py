@@ -14,9 +14,13 @@ from agents.gateway.access import keys as keys_module
 from agents.gateway.access.bodies import BodyLimit, KnownHost
 from agents.gateway.access.keys import Keys, add_key, read_keys, remove_key
 from agents.gateway.access.limits import RateLimits
+from agents.gateway.app import make_app
 from agents.gateway.errors import ApiError, as_api_error, handle_errors
 from agents.gateway.openai.prompts import messages_of, sampling_of
 from agents.gateway.openai.requests import ChatRequest
+from agents.gateway.settings import GatewaySettings
+from agents.gateway.state import Gateway
+from agents.settings import EmbedderSettings
 from schemas.errors import (
     AnswerTimeout,
     BrokerUnreachable,
@@ -25,6 +29,7 @@ from schemas.errors import (
     SettingsInvalid,
 )
 from schemas.events import Message
+from streams.settings import KafkaSettings
 
 
 def test_a_key_is_found_by_its_secret_which_is_kept_nowhere(tmp_path: Path) -> None:
@@ -104,6 +109,26 @@ def test_errors_of_ours_have_a_status(error: Exception, status: int, kind: str, 
     body = told.body()["error"]
     assert (told.status, body["type"], body["code"]) == (status, kind, code)
     assert "secret" not in body["message"]
+
+
+def test_pages_of_named_origins_may_call_it_and_no_others(tmp_path: Path) -> None:
+    settings = GatewaySettings(
+        cors_origins="https://shop.example, https://help.example",
+        keys_file=tmp_path / "keys.json",
+        stream_key_file=tmp_path / "stream.key",
+    )
+    app = make_app(Gateway(KafkaSettings(), settings, EmbedderSettings()))
+    http = TestClient(app, base_url="http://127.0.0.1")
+    wanted = {"Access-Control-Request-Method": "POST"}
+
+    def allowed(origin: str) -> str | None:
+        asked = http.options("/v1/chat/completions", headers={"Origin": origin, **wanted})
+        return asked.headers.get("access-control-allow-origin")
+
+    assert allowed("https://help.example") == "https://help.example"
+    assert allowed("https://other.example") is None
+    live = http.get("/health/live", headers={"Origin": "https://shop.example"})
+    assert live.headers["access-control-allow-origin"] == "https://shop.example"
 
 
 @pytest.fixture

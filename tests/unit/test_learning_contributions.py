@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 import torch
 from tiny_model import build_tiny_model
@@ -66,3 +67,15 @@ def test_a_step_from_contributions_is_the_step_of_the_whole_cohort(loaded: Loade
     finally:
         apart.close()
         together.close()
+
+
+def test_an_example_counts_by_its_weight(loaded: Loaded) -> None:
+    learner = a_learner(loaded)
+    example = COHORT.examples["u0"][0]
+    try:
+        whole = learner.contribution([example])
+        half = learner.contribution([msgspec.structs.replace(example, weight=0.5)])
+        # Before they are cut.
+        assert half.norm == pytest.approx(0.5 * whole.norm, rel=1e-3)
+    finally:
+        learner.close()

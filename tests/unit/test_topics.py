@@ -31,10 +31,14 @@ def test_the_names_are_those_of_the_design() -> None:
         "generations",
         "feedback",
         "examples",
+        "outcomes",
+        "verdicts",
+        "policies",
         "model-updates",
         "federated-rounds",
         "analytics",
         "dead-letters",
+        "controls",
     ]
 
 
@@ -53,7 +57,9 @@ def test_compacted_topics_take_tombstones() -> None:
     assert {topic.name for topic in TOPICS if topic.compacted} == {
         "documents",
         "passages",
+        "policies",
         "model-updates",
+        "controls",
     }
 
 

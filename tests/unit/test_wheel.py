@@ -52,7 +52,7 @@ def metadata(wheel: Path) -> Message:
 def test_it_holds_the_sdk_and_nothing_else(names: set[str]) -> None:
     expected = {"headwater.py"}
     for package in ("schemas", "streams"):
-        for pattern in ("*.py", "*.json"):
+        for pattern in ("*.py", "*.json", "*.sql"):
             expected |= {str(p.relative_to(ROOT)) for p in (ROOT / package).rglob(pattern)}
     assert names == expected
     assert "schemas/contracts/prompts.schema.json" in names

@@ -62,6 +62,17 @@ def retrieval_of(body: Sampled, top_k_default: int) -> Retrieval:
     return Retrieval(top_k, search.mode, search.score_floor, dict(search.filters))
 
 
+def leaves_options(body: Sampled) -> bool:
+    """Whether serving variants may choose what the request leaves out.
+
+    Options that it names are seen in the prompt, unless they are those of a prompt that names none.
+    """
+    search, unnamed = body.retrieval, Retrieval()
+    return body.temperature != Sampling().temperature and (
+        search is None or search.top_k != unnamed.top_k
+    )
+
+
 def _tokens_wanted(body: Sampled) -> int | None:
     newer = body.max_completion_tokens if isinstance(body, ChatRequest) else None
     return newer or body.max_tokens

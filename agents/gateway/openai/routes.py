@@ -16,11 +16,12 @@ from agents.gateway.openai.answers import ChatAnswer, Model, Models, TextAnswer
 from agents.gateway.openai.asking import Asking, first_position
 from agents.gateway.openai.event_stream import EventStream, gone
 from agents.gateway.openai.positions import Signer
-from agents.gateway.openai.prompts import messages_of, retrieval_of, sampling_of
+from agents.gateway.openai.prompts import leaves_options, messages_of, retrieval_of, sampling_of
 from agents.gateway.openai.requests import ChatRequest, CompletionRequest
 from agents.gateway.openai.shapes import Shape
 from agents.gateway.state import Gateway
 from schemas import ids
+from schemas.headers import trace_id
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
@@ -115,13 +116,15 @@ async def _answer(
         if last_event_id:
             asking = await _resume(body, caller, gateway, last_event_id)
         else:
-            asking = await _ask(body, caller, gateway)
+            asking = await _ask(body, caller, gateway, request.headers.get("traceparent"))
         if body.stream:
             return _stream(asking, gateway, caller, stack.pop_all())
         return await _whole(asking, request, gateway, caller)
 
 
-async def _ask(body: ChatRequest | CompletionRequest, caller: Caller, gateway: Gateway) -> Asking:
+async def _ask(
+    body: ChatRequest | CompletionRequest, caller: Caller, gateway: Gateway, trace: str | None
+) -> Asking:
     settings = gateway.settings
     sampling = sampling_of(body, settings.tokens_default)
     answer = await gateway.client.ask(
@@ -132,6 +135,9 @@ async def _ask(body: ChatRequest | CompletionRequest, caller: Caller, gateway: G
         user_id=caller.user_id(body.user),
         prompt_id=ids.new_id("chatcmpl" if isinstance(body, ChatRequest) else "cmpl"),
         silence_s_max=settings.silence_s,
+        adapt=leaves_options(body),
+        # Callers' own traces go on here.
+        traceparent=trace if trace_id(trace) else None,
     )
     position = first_position(answer, sampling.n)
     shape = _shape(body, answer.prompt_id, position.created_s)

@@ -1,4 +1,5 @@
-"""Making a version live by hand: one event. Apart from the history, which needs the ledger."""
+"""Making a version live, by hand or by a rule: one event. Apart from the history, which needs the
+ledger."""
 
 from __future__ import annotations
 
@@ -16,15 +17,19 @@ async def publish(kafka: KafkaSettings, update: ModelUpdate, source: str) -> Del
     """Make a version live."""
     producer = Producer(kafka)
     try:
-        made = headers.make_headers(MODEL_UPDATES, ids.new_id("event"), source)
-        value = codec.checked(MODEL_UPDATES, update)
-        return await producer.send(Outgoing(MODEL_UPDATES, update.adapter, value, made))
+        return await producer.send(change_record(update, ids.new_id("event"), source))
     finally:
         await producer.close()
 
 
+def change_record(update: ModelUpdate, event_id: str, source: str) -> Outgoing:
+    """The record that makes a version live."""
+    made = headers.make_headers(MODEL_UPDATES, event_id, source)
+    return Outgoing(MODEL_UPDATES, update.adapter, codec.checked(MODEL_UPDATES, update), made)
+
+
 def made_live(update: ModelUpdate, adapter: str, why: str, *, back: bool) -> ModelUpdate:
-    """The event that makes a version live by hand: all that is known of it, and why."""
+    """The event that makes a version live: all that is known of it, and why."""
     return msgspec.structs.replace(
         update,
         adapter=adapter,

@@ -1,0 +1,66 @@
+"""From settings to a learner: its optimizer, and what is promised of all of it."""
+
+from __future__ import annotations
+
+from agents.settings import LearnSettings
+from models.engine.load import Loaded
+from models.learning.learner import Learner, LearnerSettings
+from models.learning.lora import LoraShape
+from models.learning.optimizers import SUITING, OptimizerSettings
+from models.privacy.ledger import Opening
+from models.privacy.mechanism import open_mechanism
+from models.privacy.noise import Tensors
+from models.privacy.randomness import NoiseKey
+
+
+def optimizer_of(settings: LearnSettings) -> OptimizerSettings:
+    """The one that is set, or what suits the mechanism."""
+    suiting = SUITING[settings.mechanism]
+    if settings.optimizer not in (None, suiting.kind):
+        suiting = SUITING["none" if settings.optimizer == "adam" else "correlated"]
+    rate = settings.learning_rate or suiting.learning_rate
+    return OptimizerSettings(suiting.kind, rate, suiting.beta, suiting.beta_square)
+
+
+def open_learner(
+    loaded: Loaded,
+    settings: LearnSettings,
+    shape: LoraShape,
+    opening: Opening,
+    key: NoiseKey,
+    adapter: Tensors,
+) -> Learner:
+    """A learner of the opening's plan, which stands at its beginning with `adapter`."""
+    learner = LearnerSettings(
+        shape,
+        optimizer_of(settings),
+        settings.cohort_size,
+        settings.max_grad_norm,
+        tokens_max=settings.tokens_max,
+    )
+    shapes = {name: tuple(tensor.shape) for name, tensor in adapter.items()}
+    return Learner(loaded, learner, open_mechanism(opening.plan, shapes, key), adapter)
+
+
+def promised(settings: LearnSettings, model: str) -> dict[str, str | int | float | bool]:
+    """What may not change while an adapter lives, as the ledger's opening keeps it."""
+    optimizer = optimizer_of(settings)
+    fields = {
+        "mechanism",
+        "epsilon",
+        "delta",
+        "rounds_max",
+        "cohort_size",
+        "examples_per_user_max",
+        "participations_max",
+        "separation_min",
+        "max_grad_norm",
+        "rank",
+        "targets",
+        "tokens_max",
+    }
+    return settings.model_dump(include=fields) | {
+        "model": model,
+        "optimizer": optimizer.kind,
+        "learning_rate": optimizer.learning_rate,
+    }

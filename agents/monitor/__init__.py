@@ -1,0 +1,1 @@
+"""What operators see, and what follows. Read `agent.py`, then `drift/`."""

@@ -1,0 +1,52 @@
+"""The examples that all candidates learn from next, durable before any of them begins.
+
+They are written down, and not only their offsets: after a crash a topic of several partitions may
+be read in another order, and candidates would no longer learn from the same examples.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from models.learning.examples import TrainingExample
+from schemas.errors import DataInvalid
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """`offsets` are the next to be read of each source, once the chunk is done."""
+
+    number: int
+    examples: tuple[TrainingExample, ...]
+    offsets: dict[str, int]
+
+
+def write_chunk(path: Path, chunk: Chunk) -> None:
+    """Replaces the chunk before, as a whole or not at all; for its owner alone to read."""
+    partial = path.with_suffix(".partial")
+    partial.touch(mode=0o600)
+    with partial.open("wb") as file:
+        file.write(msgspec.json.encode(chunk))
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def read_chunk(path: Path) -> Chunk | None:
+    """The last chunk; None where there is none yet. Raises DataInvalid for another file."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Chunk)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise DataInvalid(
+            f"{path} holds no chunk of examples: {error}.",
+            "Begin a tuning of another name; what this one spent stays in its ledger.",
+        ) from error

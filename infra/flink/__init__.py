@@ -1,0 +1,1 @@
+"""A Flink on this machine for the windowed statistics, in an environment of its own."""

@@ -1,0 +1,1 @@
+"""Which serving variant answers: a bandit, its policy, and what others would have earned."""
