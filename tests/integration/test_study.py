@@ -22,13 +22,14 @@ from streams.settings import KafkaSettings
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 
-async def until_lessons(folder: Path, lessons: int) -> Notes:
-    """What the study's file says, once it has had so many."""
+async def until_lessons(folder: Path, lessons: int, offset: int = 0) -> Notes:
+    """What the study's file says, once it has had so many and has read so far."""
     async with asyncio.timeout(60):
         while True:
             found = read_notes(study_file(folder / "study"))
-            if found is not None and found[0].lessons >= lessons:
-                return found[0]
+            notes = found[0] if found else None
+            if notes and notes.lessons >= lessons and notes.offsets.get("0", 0) >= offset:
+                return notes
             await asyncio.sleep(0.2)
 
 
@@ -104,6 +105,5 @@ async def _studied(kafka: KafkaSettings, folder: Path, supervisor: object, kills
     for number in range(kills):
         await until_lessons(folder, 2 + 4 * number)
         await kill(supervisor, "study")  # type: ignore[arg-type]
-    await until_lessons(folder, 33)
-    # Judged after the last lesson, so the file rests.
-    await versions(kafka, 1)
+    # Judged in the silence after the last lesson, so that all is saved.
+    await until_lessons(folder, 33, offset=160)
