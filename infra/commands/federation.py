@@ -111,11 +111,11 @@ def federation_scale(
         def told(figures: ScaleFigures) -> None:
             found.append(figures)
             report(figures.number, rounds)
+            if json_file is not None:
+                json_file.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
 
         if not run(many_devices(Path(folder), devices, rounds, told)):
             raise typer.Exit(130)
-    if json_file is not None:
-        json_file.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
     table = Table("round", "s", "ms a device", "bytes of a device", "MiB of all processes")
     for one in found:
         table.add_row(
