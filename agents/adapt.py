@@ -135,7 +135,7 @@ def _outgoing(verdict: Verdict, record: Record) -> Outgoing:
     name = verdict.outcome_id
     trace = headers.child_traceparent(headers.header(record.headers, "traceparent"))
     made = headers.make_headers(VERDICTS, f"{name}/{verdict.decision}", SOURCE, trace)
-    return Outgoing(VERDICTS, name, codec.checked(VERDICTS, verdict), made)
+    return Outgoing(VERDICTS, verdict.user, codec.checked(VERDICTS, verdict), made)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from math import isfinite
 from typing import Final
 
 from agents.adapting import Adapting
-from models.adapting.labels import LabelQuality
+from models.judging.labels import LabelQuality
 from schemas import codec, headers, limits
 from schemas.events import LABEL_CONFUSION, LABEL_QUALITY, PROGRESSIVE, Policy, Statistic
 from schemas.topics import ANALYTICS, POLICIES

@@ -16,11 +16,11 @@ import numpy as np
 from agents.adapt_settings import AdaptSettings
 from models.adapting.bandit import Bandit, BanditState
 from models.adapting.features import QUESTION_FEATURES
-from models.adapting.guard import Guard, GuardState, Judged, Signal
-from models.adapting.labels import LabelTallies
-from models.adapting.reward_model import RewardModel, RewardState
 from models.adapting.store import AdaptStore
 from models.adapting.variants import LEARNER, read_variants
+from models.judging.guard import Guard, GuardState, Judged, Signal
+from models.judging.labels import LabelTallies
+from models.judging.reward_model import RewardModel, RewardState
 from schemas.events import ArmEstimate, Choice, Outcome, Policy, Verdict
 from schemas.topics import DAY_MS
 
@@ -88,6 +88,7 @@ class Adapting:
             outcome_id=outcome.outcome_id,
             at_ms=outcome.at_ms,
             decision=decision,
+            user=outcome.user,
             weight=judged.weight if self._acts else 1.0,
             reasons=list(judged.reasons),
             outcome=outcome if whole else None,

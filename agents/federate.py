@@ -20,7 +20,6 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import torch
@@ -28,30 +27,24 @@ import torch
 from agents.asked_round import asked_record
 from agents.dead_letters import bury
 from agents.federate_settings import FederateSettings
+from agents.federated_releases import unpublished
 from agents.federation import Federation
 from agents.flower_round import (
     ADAPTER_FILE,
     RoundResult,
-    clear_rounds,
+    clear_up,
     enough_devices,
     round_folder,
     run_round,
 )
 from agents.learning import model_name
 from agents.live_version import LiveUpdate, read_live
-from agents.releases import (
-    begun_record,
-    ended_record,
-    release_update,
-    round_record,
-    update_record,
-)
+from agents.releases import begun_record, ended_record, round_record, update_record
 from agents.round_queue import Asked, RoundQueue
 from agents.round_records import ended_in, failed, finished, started
 from agents.settings import GenerateSettings, LearnSettings, WorkerSettings
 from agents.standalone import run
 from agents.superlink import open_superlink
-from models.artifacts import store
 from models.learning.gate import LiveVersion
 from models.privacy.ledger import Round
 from schemas import codec
@@ -64,7 +57,7 @@ from schemas.errors import (
     QuorumMissed,
     WorkerFailed,
 )
-from schemas.events import FederatedRound, ModelUpdate
+from schemas.events import FederatedRound
 from schemas.topics import FEDERATED_ROUNDS
 from streams.follower import Follower
 from streams.producer import Producer
@@ -105,7 +98,7 @@ class Federate:
         await self._records.open()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._live.follow())
-            await asyncio.to_thread(self._clear_up)
+            await asyncio.to_thread(clear_up, self._settings)
             await self._producer.send(begun_record(federation.opening, now_ms()))
             await self._publish(federation)
             async for record in self._records.until_caught_up():
@@ -192,7 +185,8 @@ class Federate:
         return found
 
     async def _publish(self, federation: Federation) -> None:
-        for update in await self._in_thread(self._unpublished, federation):
+        artifacts = self._learn.artifacts
+        for update in await self._in_thread(unpublished, federation, artifacts):
             await self._producer.send(update_record(update))
             # Before the topic brings it back: the next round begins with this one.
             self._live.update = update
@@ -201,39 +195,12 @@ class Federate:
             )
             log.info("released %s", update.model_version)
 
-    def _unpublished(self, federation: Federation) -> list[ModelUpdate]:
-        releases = federation.store.unpublished(federation.name)
-        rounds = federation.rounds_done() if releases else []
-        return [
-            release_update(federation.opening, rounds, release, self._stored(folder))
-            for release in releases
-            for folder in [
-                federation.rounds.folder(release.record.model_version, release.record.context)
-            ]
-        ]
-
-    def _stored(self, folder: Path) -> str:
-        base = self._learn.artifacts
-        return folder.as_uri() if base is None else store(folder, base, folder.name)
-
     async def _ask_regularly(self) -> None:
         """The schedule; a round that waits is not asked for again."""
         while self._settings.every_s is not None:
             await asyncio.sleep(self._settings.every_s)
             if self._queue.next() is None:
                 await self._producer.send(asked_record(self._learn.adapter, uuid.uuid4().hex))
-
-    def _clear_up(self) -> None:
-        """Ends what a killed predecessor left: its run, and the sums that the run would write."""
-        link = open_superlink(self._settings)
-        try:
-            for run_id in link.running():
-                link.stop(run_id)
-        except FederationUnreachable as error:
-            log.warning("%s", error)
-        finally:
-            link.close()
-        clear_rounds(self._settings)
 
     def _read_live(self) -> LiveVersion | None:
         return read_live(self._live.update, self._learn.cache_dir / "gate-federated")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.federate_settings import FederateSettings
-from agents.superlink import APP, Node, RunStatus, SuperLink
+from agents.superlink import APP, Node, RunStatus, SuperLink, open_superlink
 from models.federation.outcome import OUTCOME_FILE, SUM_FILE, Outcome
 from models.learning.lora import LoraShape
 from schemas.errors import FederationUnreachable, QuorumMissed, WorkerFailed
@@ -24,6 +25,8 @@ ADAPTER_FILE: Final = "adapter_model.safetensors"
 _POLL_S: Final = 0.3
 # Starting a ServerApp and writing the sum, beside the time that devices have.
 _OVERHEAD_S: Final = 60.0
+
+log = logging.getLogger("headwater.federate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,16 @@ def round_folder(settings: FederateSettings, attempt: str) -> Path:
     return folder
 
 
-def clear_rounds(settings: FederateSettings) -> None:
-    """Removes what attempts left whose agent was killed."""
+def clear_up(settings: FederateSettings) -> None:
+    """Ends what a killed agent left: its run, and the sums that the run would write."""
+    link = open_superlink(settings)
+    try:
+        for run_id in link.running():
+            link.stop(run_id)
+    except FederationUnreachable as error:
+        log.warning("%s", error)
+    finally:
+        link.close()
     shutil.rmtree(_rounds_folder(settings), ignore_errors=True)
 
 

@@ -232,6 +232,16 @@ def training_example(example: Example, weight: float = 1.0) -> TrainingExample:
     )
 
 
+def read_example(topic: Topic, value: bytes | None) -> TrainingExample | None:
+    """What learning takes of a record: an example, or of a verdict what it lets through.
+
+    Raises EventInvalid.
+    """
+    event: Example | Verdict = codec.decode(topic, value or b"")
+    example, weight = let_through(event) if isinstance(event, Verdict) else (event, 1.0)
+    return None if example is None else training_example(example, weight)
+
+
 def starts(topic: Topic, offsets: dict[str, int]) -> dict[int, int]:
     """Where reading goes on, by partition; those not named are read from their beginning."""
     places = {tuple(source.split("/", 1)): offset for source, offset in offsets.items()}

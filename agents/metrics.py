@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 import time
-from typing import Any, Final
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    generate_latest,
+)
 
 from models.engine.protocol import METRICS_PREFIX
 from schemas.errors import SettingsInvalid
@@ -57,20 +66,52 @@ class MetricsPage:
         for registry in registries:
             together.register(registry)
         try:
-            self._server, self._thread = start_http_server(port, host, together)
+            self._server = _Server((host, port), _handler(together))
         except OSError as error:
             raise SettingsInvalid(
                 f"Metrics cannot be served at {host}:{port}: {error.strerror or error}.",
                 f"Set HEADWATER_{agent}_METRICS_PORT to a free port and _METRICS_HOST to an "
                 "address of this machine; each worker needs a port of its own.",
             ) from error
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, name="headwater-metrics", daemon=True
+        )
+        self._thread.start()
 
     async def close(self) -> None:
         """Ends the thread and frees the port."""
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
-        server: Any = self._server
-        server.shutdown()
-        server.server_close()
+        self._server.shutdown()
+        self._server.server_close()
         self._thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    """For both kinds of address; a request that hangs keeps nobody from ending."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, handler)
+
+
+def _handler(registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
+    """Always the plain text format: in OpenMetrics' the library makes underscores of the colons in
+    our names, and Prometheus, which asks for that, would find none of them."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            page = generate_latest(registry)
+            self.send_response(200)
+            self.send_header("Content-Type", CONTENT_TYPE_LATEST)
+            self.send_header("Content-Length", str(len(page)))
+            self.end_headers()
+            self.wfile.write(page)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nobody wants to read each scrape."""
+
+    return Handler

@@ -5,7 +5,7 @@ from __future__ import annotations
 from agents.exchange import Exchange
 from agents.pseudonyms import Pseudonyms
 from models.adapting.features import fingerprint, length_feature
-from models.adapting.predictions import predicted_labels
+from models.judging.predictions import predicted_labels
 from schemas import ids
 from schemas.errors import EventInvalid
 from schemas.events import Example, Feedback, Outcome
@@ -32,14 +32,10 @@ def make_outcome(
         raise EventInvalid(
             f"The answer to {prompt_id[:80]} is not known.", "Publish the feedback again later."
         )
-    user = names.of(
-        user=feedback.user_id or answer.user_id,
-        conversation=answer.conversation_id,
-        prompt=prompt_id,
-    )
+    asked, user = messages[-1].content, feedback.user_id or answer.user_id
     return Outcome(
         outcome_id=ids.example_id(prompt_id, feedback_id),
-        user=user,
+        user=names.of(user=user, conversation=answer.conversation_id, prompt=prompt_id),
         prompt_id=prompt_id,
         generation_id=answer.generation_id,
         model_version=answer.model_version,
@@ -48,11 +44,8 @@ def make_outcome(
         corrected=feedback.correction is not None,
         labels=feedback.labels,
         predicted=predicted_labels(feedback.labels, answer.text),
-        features={
-            **answer.features,
-            "question_chars": length_feature(messages[-1].content),
-        },
-        answer_fingerprint=fingerprint(f"{messages[-1].content}\n{answer.text}"),
+        features={**answer.features, "question_chars": length_feature(asked)},
+        answer_fingerprint=fingerprint(f"{asked}\n{answer.text}"),
         correction_fingerprint=fingerprint(feedback.correction or ""),
         choice=answer.choice,
         example=example,

@@ -34,7 +34,7 @@ def open_promise(
     """
     begun = store.opening(name)
     if begun is not None:
-        _check(begun, promised, key)
+        check_promise(begun, promised, key)
         return begun
     return Opening(
         adapter=name,
@@ -53,7 +53,8 @@ def open_promise(
     )
 
 
-def _check(begun: Opening, promised: Promised, key: NoiseKey) -> None:
+def check_promise(begun: Opening, promised: Promised, key: NoiseKey) -> None:
+    """Raises LedgerBroken where settings or key are not those that an adapter began with."""
     known = _BEFORE | begun.settings
     changed = [
         f"{name} was {known.get(name)} and is {value}"

@@ -210,7 +210,7 @@ class LearnSettings(BaseSettings):
     examples_per_user_max: int = Field(8, ge=1, description="of one user in one round")
     participations_max: int = Field(1, ge=1, description="rounds that one user may be in")
     separation_min: int = Field(1, ge=1, description="a user's rounds are so many apart or more")
-    max_grad_norm: float = Field(1.0, gt=0, description="limit of one user's gradient in a round")
+    max_grad_norm: float = Field(0.5, gt=0, description="limit of one user's gradient in a round")
     rank: int = Field(4, ge=1, description="rank of the LoRA adapter; its alpha is twice that")
     targets: str = Field("q_proj,v_proj", description="layers that it changes, with commas")
     optimizer: Literal["sgd", "adam"] | None = Field(

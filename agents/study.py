@@ -22,7 +22,7 @@ import torch
 from agents.live_version import LiveUpdate, read_live
 from agents.settings import GenerateSettings, WorkerSettings
 from agents.standalone import run
-from agents.study_records import judged_record, made_record, read_text
+from agents.study_records import judged_record, lesson_record, made_record, read_text
 from agents.study_settings import StudySettings
 from agents.studying import open_study
 from models.artifacts import store
@@ -118,7 +118,8 @@ class StudyAgent:
     async def _lesson(self) -> None:
         loss = await self._in_thread(_lesson_saved, self._study)
         notes = self._study.notes
-        log.info("lesson %d: loss %.4f before", notes.lessons, loss)
+        log.info("lesson %d: loss %.4f on new passages before", notes.lessons, loss)
+        await self._producer.send(lesson_record(self._settings.adapter, notes, loss))
         enough = notes.lessons - notes.judged >= self._settings.lessons_per_version
         # In a rebuild all that is there comes first.
         if enough and notes.rebuilt:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from models.learning.rounds import Judgement
-from models.studying.notes import Made
+from models.studying.notes import Made, Notes
 from models.studying.study import Study
 from models.studying.texts import Text
 from schemas import codec, headers
 from schemas.clock import now_ms
-from schemas.events import STUDY_ROUND, ModelUpdate, Passage, Statistic
+from schemas.events import PROGRESSIVE, STUDY_ROUND, ModelUpdate, Passage, Statistic
 from schemas.topics import ANALYTICS, MODEL_UPDATES, PASSAGES
 from streams.producer import Outgoing
 from streams.records import Record
@@ -24,6 +24,11 @@ def read_text(record: Record) -> Text:
     return Text(record.key_text or passage.passage_id, passage.document_id, passage.text)
 
 
+def run_name(adapter: str) -> str:
+    """The name of an adapter's study, as tracking knows it."""
+    return f"{adapter}-study"
+
+
 def made_record(adapter: str, made: Made, uri: str) -> tuple[ModelUpdate, Outgoing]:
     """The event of a version and its record; the same ones however often they are made."""
     update = ModelUpdate(
@@ -36,27 +41,39 @@ def made_record(adapter: str, made: Made, uri: str) -> tuple[ModelUpdate, Outgoi
         artifact_sha256=made.sha256,
         evaluation=made.evaluation,
         reason=UNPROTECTED,
+        run=run_name(adapter),
     )
     sent = headers.make_headers(MODEL_UPDATES, f"{adapter}/{made.version}", SOURCE)
     value = codec.checked(MODEL_UPDATES, update)
     return update, Outgoing(MODEL_UPDATES, adapter, value, sent)
 
 
+def lesson_record(adapter: str, notes: Notes, loss: float) -> Outgoing:
+    """Progressive validation: how well new passages were known before they were studied."""
+    values = {"loss": loss, "lessons": float(notes.lessons), "passages": float(notes.studied)}
+    labels = {"learner": "study", "adapter": adapter, "model_version": "all"}
+    return _statistic(PROGRESSIVE, labels, values, f"{adapter}/{notes.lessons}", adapter)
+
+
 def judged_record(adapter: str, study: Study, judgement: Judgement) -> Outgoing:
     """What the gate found: for operators, who see refused versions nowhere else."""
-    time_ms, notes = now_ms(), study.notes
-    released = str(judgement.released).lower()
-    statistic = Statistic(
-        name=STUDY_ROUND,
-        window_start_ms=time_ms,
-        window_end_ms=time_ms,
-        labels={"adapter": adapter, "model_version": study.version, "released": released},
-        values={
-            "lessons": float(notes.lessons),
-            "passages": float(notes.studied),
-            **judgement.evaluation,
-        },
-    )
-    made = headers.make_headers(ANALYTICS, f"{STUDY_ROUND}/{study.version}", SOURCE)
+    notes, released = study.notes, str(judgement.released).lower()
+    labels = {
+        "adapter": adapter,
+        "model_version": study.version,
+        "released": released,
+        "run": run_name(adapter),
+    }
+    values = {"lessons": float(notes.lessons), "passages": float(notes.studied)}
+    values |= judgement.evaluation
+    return _statistic(STUDY_ROUND, labels, values, study.version, adapter)
+
+
+def _statistic(
+    name: str, labels: dict[str, str], values: dict[str, float], subject: str, adapter: str
+) -> Outgoing:
+    time_ms = now_ms()
+    statistic = Statistic(name, time_ms, time_ms, labels, values)
+    made = headers.make_headers(ANALYTICS, f"{name}/{subject}", SOURCE)
     value = codec.checked(ANALYTICS, statistic)
-    return Outgoing(ANALYTICS, f"{STUDY_ROUND}/{adapter}", value, made)
+    return Outgoing(ANALYTICS, f"{name}/{adapter}", value, made)

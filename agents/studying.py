@@ -6,9 +6,10 @@ from agents.study_settings import StudySettings
 from models.engine.load import load
 from models.learning.lora import LoraShape
 from models.learning.optimizers import OptimizerSettings
+from models.studying.curriculum import Curriculum
 from models.studying.general import read_general_set
 from models.studying.student import StudentSettings
-from models.studying.study import Curriculum, Study
+from models.studying.study import Study
 
 
 def open_study(settings: StudySettings, model: str, live: str | None) -> Study:

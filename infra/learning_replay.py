@@ -63,7 +63,10 @@ class Replay:
             self._store.close()
             raise
         # As they were when the adapter began, whatever they are now.
-        self._settings = settings.model_copy(update=self.opening.settings)
+        kept = self.opening.settings.items()
+        self._settings = settings.model_copy(
+            update={name: value for name, value in kept if name in LearnSettings.model_fields}
+        )
         self._used = self._store.examples(self.opening.adapter, len(self.rounds))
 
     def close(self) -> None:
@@ -71,7 +74,8 @@ class Replay:
 
     async def cohorts(self, kafka: KafkaSettings) -> list[Cohort]:
         """The cohort of each round, from the topic. Raises DataInvalid where it has lost some."""
-        return await read_cohorts(kafka, self.rounds, self._used)
+        guarded = bool(self.opening.settings.get("guarded"))
+        return await read_cohorts(kafka, self.rounds, self._used, guarded)
 
     def run(self, cohorts: list[Cohort], report: Report, folder: Path | None = None) -> Replayed:
         """Does all rounds up to the version again; `folder` keeps the adapter, in PEFT's layout.

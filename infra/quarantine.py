@@ -90,4 +90,4 @@ def _dropped(verdict: Verdict, outcome: Outcome) -> Outgoing:
         verdict, decision="dropped", weight=0.0, at_ms=now_ms(), outcome=outcome
     )
     made = headers.make_headers(VERDICTS, f"{name}/dropped", _SOURCE)
-    return Outgoing(VERDICTS, name, codec.checked(VERDICTS, dropped), made)
+    return Outgoing(VERDICTS, verdict.user, codec.checked(VERDICTS, dropped), made)

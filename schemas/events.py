@@ -369,6 +369,7 @@ class Verdict(Event, frozen=True):
     outcome_id: Id
     at_ms: TimeMs
     decision: Literal["accepted", "quarantined", "released", "dropped"]
+    user: Id | None = None
     weight: Fraction = 1.0
     reasons: Annotated[list[Reason], Meta(max_length=limits.REASONS_MAX)] = []
     outcome: Outcome | None = None

@@ -104,7 +104,8 @@ OUTCOMES: Final = Topic(
 VERDICTS: Final = Topic(
     "verdicts",
     events.Verdict,
-    "outcome_id",
+    # As of examples: what one user said stays in order.
+    "user",
     "What the guard let through, with weights, and what it quarantined.",
     record_bytes_max=3 * limits.RECORD_BYTES_MAX,
 )

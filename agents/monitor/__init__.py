@@ -1,1 +1,1 @@
-"""What operators see, and what follows. Read `agent.py`, then `drifts.py` and `rules.py`."""
+"""What operators see, and what follows. Read `agent.py`, then `drift/`."""

@@ -18,14 +18,14 @@ from collections.abc import Callable
 from typing import Final
 
 from agents.metrics import MetricsPage
-from agents.monitor.acts import records_of
 from agents.monitor.board import Board
-from agents.monitor.drifts import Drift, Drifts, Observed, observed
+from agents.monitor.drift.acts import records_of
+from agents.monitor.drift.drifts import Drift, Drifts, Observed, observed
+from agents.monitor.drift.known import KnownDrifts
+from agents.monitor.drift.rules import Judge
 from agents.monitor.events import EventFigures
 from agents.monitor.figures import LASTING, show_statistic
-from agents.monitor.known import KnownDrifts
 from agents.monitor.lag import LagReader
-from agents.monitor.rules import Judge
 from agents.monitor.settings import MonitorSettings
 from agents.settings import LearnSettings, WorkerSettings
 from agents.standalone import run

@@ -9,6 +9,7 @@ from schemas.events import (
     LEARNING_BEGUN,
     LEARNING_ENDED,
     LEARNING_ROUND,
+    STUDY_ROUND,
     TUNING_RUNG,
     FederatedRound,
     ModelUpdate,
@@ -16,8 +17,11 @@ from schemas.events import (
 )
 
 # The statistics that tracking reads; the first part of their records' keys.
-STATISTICS: Final = frozenset({LEARNING_BEGUN, LEARNING_ROUND, LEARNING_ENDED, TUNING_RUNG})
-_STEP: Final = "rounds"
+STATISTICS: Final = frozenset(
+    {LEARNING_BEGUN, LEARNING_ROUND, LEARNING_ENDED, STUDY_ROUND, TUNING_RUNG}
+)
+# What counts a run's steps, by statistic.
+_STEPS: Final = {LEARNING_ROUND: "rounds", STUDY_ROUND: "lessons", TUNING_RUNG: "rung"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +43,8 @@ class Point:
 
 
 def statistic_point(found: Statistic) -> Point | None:
-    """A round, a rung of a tuning, or the beginning or end of an adapter's learning; None for other
-    statistics, and for those of learners that name no run."""
+    """A round, a judgement of what was studied, a rung of a tuning, or the beginning or end of an
+    adapter's learning; None for other statistics, and for those that name no run."""
     run = found.labels.get("run")
     if found.name not in STATISTICS or run is None:
         return None
@@ -49,25 +53,15 @@ def statistic_point(found: Statistic) -> Point | None:
         return Point(run, found.window_end_ms, params=labels, tags={"kind": "learning"})
     if found.name == LEARNING_ENDED:
         return Point(run, found.window_end_ms, tags={"kind": "learning"}, ended="FINISHED")
+    step = int(found.values.get(_STEPS[found.name], 0))
     if found.name == TUNING_RUNG:
         kept = labels.pop("kept", "")
+        ended = None if kept == "true" else "FINISHED"
         tags = {"kind": "tuning", "kept": kept}
-        return Point(
-            run,
-            found.window_end_ms,
-            step=int(found.values.get("rung", 0)),
-            metrics=found.values,
-            params=labels,
-            tags=tags,
-            ended=None if kept == "true" else "FINISHED",
-        )
-    return Point(
-        run,
-        found.window_end_ms,
-        step=int(found.values.get(_STEP, 0)),
-        metrics=found.values | {"released": float(labels.get("released") == "true")},
-        tags={"kind": "learning", "last_version": labels.get("model_version", "")},
-    )
+        return Point(run, found.window_end_ms, step, dict(found.values), labels, tags, ended)
+    metrics = found.values | {"released": float(labels.get("released") == "true")}
+    tags = {"kind": "learning", "last_version": labels.get("model_version", "")}
+    return Point(run, found.window_end_ms, step, metrics, tags=tags)
 
 
 def round_point(found: FederatedRound) -> Point | None:

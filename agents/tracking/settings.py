@@ -27,7 +27,7 @@ class TrackSettings(BaseSettings):
     experiment: str = Field(
         "headwater",
         min_length=1,
-        description="MLflow's experiment; those of evaluations and of tuning begin with it",
+        description="MLflow's experiment; that of evaluations begins with its name",
     )
     folder: Path = Field(
         Path(".headwater/tracking"), description="MLflow's database and artifacts, and curves"

@@ -10,6 +10,8 @@ what is there goes on, and comes to the same end:
 
 from __future__ import annotations
 
+import threading
+
 import msgspec
 
 from agents.learning_paths import gate_set_path
@@ -54,6 +56,7 @@ class Contest:
         self._chunk = read_chunk(self._chunk_path)
         self._offsets = dict(self._chunk.offsets) if self._chunk else {}
         self._open: list[TrainingExample] = []
+        self._stopped = threading.Event()
         self._seen = {u for c in self.contestants for r in c.rounds for u in r.users}
         self._seen |= {example.user for example in self._chunk.examples} if self._chunk else set()
         self.results = self._results()
@@ -61,6 +64,11 @@ class Contest:
     @property
     def name(self) -> str:
         return self._rules.name
+
+    @property
+    def guarded(self) -> bool:
+        """Whether its examples are those that the guard lets through."""
+        return self._rules.guarded
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -83,15 +91,19 @@ class Contest:
 
     def resume(self) -> None:
         """Ends the chunk that was open when the process before this one was killed."""
-        if self._chunk is not None and not self.done:
+        if self._chunk is not None:
             self._learn(self._chunk)
+
+    def stop(self) -> None:
+        """From any thread: learn no more, once the round in progress is durable."""
+        self._stopped.set()
 
     def add(self, example: TrainingExample, source: str, next_offset: int) -> None:
         """Takes one example, read from `source`. A user counts once where examples are private,
         else each example counts. Raises EventInvalid for what the chat template refuses."""
         self._offsets[source] = next_offset
         unit = example.user if self._private else example.example_id
-        if self.done or unit in self._seen:
+        if self.done or self._stopped.is_set() or unit in self._seen:
             return
         self.contestants[0].learner.encode(example)
         self._seen.add(unit)
@@ -111,13 +123,16 @@ class Contest:
         self._store.close()
 
     def _learn(self, chunk: Chunk) -> None:
-        for number in self.alive:
+        for number in () if self.done else self.alive:
             candidate = self._rules.candidates[number]
             rungs = range(len(self.schedule.rungs))
             ends = {self.schedule.span(rung, candidate).stop - 1 for rung in rungs}
             first = chunk.number * self.schedule.in_chunk(candidate)
-            self.contestants[number].learn(chunk, first, self._questions, ends)
+            self.contestants[number].learn(chunk, first, self._questions, ends, self._stopped)
         self.results = self._results()
+        if self.done and chunk.examples:
+            # What people wrote has been learned from, and is of no more use here.
+            write_chunk(self._chunk_path, msgspec.structs.replace(chunk, examples=()))
 
     def _results(self) -> list[RungResult]:
         rounds = {number: one.rounds for number, one in enumerate(self.contestants)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,15 +58,22 @@ class Contestant:
         self.rounds: list[Round] = store.rounds(name)
 
     def learn(
-        self, chunk: Chunk, first: int, questions: Sequence[GateQuestion], judged: set[int]
+        self,
+        chunk: Chunk,
+        first: int,
+        questions: Sequence[GateQuestion],
+        judged: set[int],
+        stopped: threading.Event,
     ) -> None:
-        """What is left of a chunk, whose first round has the number `first`.
+        """What is left of a chunk, whose first round has the number `first`, until it is stopped.
 
         With questions, rounds in `judged` are scored by them, after the step. Without, each round
         is scored by what it learns from, before it does: progressive validation.
         """
         size = self.opening.cohort_size
         for begin in range((len(self.rounds) - first) * size, len(chunk.examples), size):
+            if stopped.is_set():
+                return
             number = len(self.rounds)
             found = chunk.examples[begin : begin + size]
             parts = [self.learner.contribution([example]) for example in found]

@@ -24,13 +24,15 @@ from schemas.errors import SettingsInvalid
 @dataclass(frozen=True, slots=True)
 class TuningRules:
     """One tuning, by its name. `users` are those of the first rung; `epsilon` is for all candidates
-    together; `public` says that the examples may be known to everybody."""
+    together; `public` says that the examples may be known to everybody, and `guarded` that they
+    are those which the guard lets through."""
 
     name: str
     candidates: tuple[Candidate, ...]
     users: int
     epsilon: float | None = None
     public: bool = False
+    guarded: bool = False
 
     @property
     def schedule(self) -> Schedule:
@@ -91,6 +93,7 @@ class TuningRules:
             "examples": "private" if self.private(settings) else "public or unprotected",
             "rungs": ",".join(map(str, self.schedule.rungs)),
             "chunk": self.schedule.chunk,
+            "guarded": self.guarded,
         }
 
 

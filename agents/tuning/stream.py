@@ -11,15 +11,13 @@ from typing import TypeVar
 
 import msgspec
 
-from agents.learn import starts, training_example
+from agents.learn import read_example, starts
 from agents.tuning.contest import Contest
 from agents.tuning.told import ended_statistic, rung_statistics
 from models.engine.protocol import Message
 from models.learning.examples import TrainingExample
-from schemas import codec
 from schemas.errors import DataInvalid, EventInvalid
-from schemas.events import Example
-from schemas.topics import EXAMPLES
+from schemas.topics import EXAMPLES, VERDICTS, Topic
 from streams.follower import Follower
 from streams.producer import Producer
 from streams.records import Record
@@ -44,26 +42,30 @@ class PublicExample(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("one of correction and rating is needed")
 
 
-async def tune_on_topic(kafka: KafkaSettings, open_contest: Callable[[], Contest]) -> Contest:
+async def tune_on_topic(
+    kafka: KafkaSettings, open_contest: Callable[[], Contest], report: Report
+) -> Contest:
     """Follows the topic until one candidate is left, and publishes what each rung came to.
 
-    The contest belongs to a thread, in which it is made and closed.
+    The contest belongs to a thread, in which it is made and closed. `report` is told of each rung.
     """
     thread = ThreadPoolExecutor(1, thread_name_prefix="headwater-tune")
     loop = asyncio.get_running_loop()
     contest = await loop.run_in_executor(thread, open_contest)
     producer = Producer(kafka)
-    follower = Follower(kafka, EXAMPLES, starts(EXAMPLES, contest.offsets))
+    topic = VERDICTS if contest.guarded else EXAMPLES
+    follower = Follower(kafka, topic, starts(topic, contest.offsets))
     try:
         await loop.run_in_executor(thread, contest.resume)
-        told = await _tell(producer, contest, 0)
+        told = await _tell(producer, contest, 0, report)
         await follower.open()
         while not contest.done:
             for record in await follower.batch():
-                await loop.run_in_executor(thread, _take, contest, record)
-                told = await _tell(producer, contest, told)
+                await loop.run_in_executor(thread, _take, contest, topic, record)
+                told = await _tell(producer, contest, told, report)
         await producer.send(ended_statistic(contest))
     finally:
+        contest.stop()
         await follower.close()
         await loop.run_in_executor(thread, contest.close)
         thread.shutdown(wait=True)
@@ -116,19 +118,20 @@ def read_public(path: Path) -> Iterator[TrainingExample]:
         )
 
 
-def _take(contest: Contest, record: Record) -> None:
+def _take(contest: Contest, topic: Topic, record: Record) -> None:
     try:
-        example: Example = codec.decode(EXAMPLES, record.value or b"")
-        contest.add(
-            training_example(example), f"{EXAMPLES.name}/{record.partition}", record.offset + 1
-        )
+        example = read_example(topic, record.value)
+        if example is not None:
+            contest.add(example, f"{topic.name}/{record.partition}", record.offset + 1)
     except EventInvalid:
         # learn buries it; here it is only passed over.
         log.debug("example at %d/%d passed over", record.partition, record.offset)
 
 
-async def _tell(producer: Producer, contest: Contest, told: int) -> int:
+async def _tell(producer: Producer, contest: Contest, told: int, report: Report) -> int:
     """Publishes the rungs that are over; those that were told before a restart once more, alike."""
     for statistic in rung_statistics(contest, told):
         await producer.send(statistic)
+    if len(contest.results) > told:
+        report(contest)
     return len(contest.results)

@@ -15,7 +15,7 @@ from schemas.errors import SettingsInvalid
 from streams.settings import KafkaSettings, load
 
 if TYPE_CHECKING:
-    from models.adapting.labels import LabelQuality
+    from models.judging.labels import LabelQuality
 
 # Of the seeds, for each policy and estimator.
 _HELD_MIN = 0.9
@@ -38,8 +38,10 @@ def bandit(
     A line of a log: {"context": [...], "arm": "a", "propensity": 0.5, "reward": 1}, and "rewards"
     of all arms by name where they are known. Fails when estimates hold in under 90 % of seeds.
     """
-    from infra.evaluation.bandit import evaluate, evaluate_log
+    from infra.evaluation.bandit import evaluate
     from infra.evaluation.bandit_data import BUNDLED, Logged, bundled, read_log, read_outcomes
+    from infra.evaluation.bandit_judged import evaluate_log
+    from infra.evaluation.tracked import track_evaluation
 
     if dataset not in BUNDLED:
         raise SettingsInvalid(f"There is no {dataset}.", f"They are {' and '.join(BUNDLED)}.")
@@ -47,7 +49,9 @@ def bandit(
     if outcomes:
         data = run(read_outcomes(load(KafkaSettings)))
     if isinstance(data, Logged):
-        _tell_log(evaluate_log(data), as_json)
+        judged = evaluate_log(data)
+        _tell_log(judged, as_json)
+        track_evaluation("bandit-log", judged, {"log": log.name if log else "outcomes"})
         return
     if floor * len(data.arms) > 1.0:
         raise SettingsInvalid(f"{len(data.arms)} arms at {floor:g} are over 1.", "Lower --floor.")
@@ -57,6 +61,7 @@ def bandit(
         print_json(found)
     else:
         _print_replay(found)
+    track_evaluation("bandit", found, {"dataset": dataset, "seeds": seeds, "floor": floor})
     worst = min(share for kinds in found["held"].values() for share in kinds.values())
     if worst < _HELD_MIN:
         err.print(f"An interval held in {worst:.0%} of the seeds only.", style="red")
@@ -71,11 +76,13 @@ def poisoning(
     """Let 0, 10 and 30 % of users lie, alone or together, with and without the guard."""
     from infra.evaluation.bandit_data import BUNDLED, bundled
     from infra.evaluation.poisoning import evaluate
+    from infra.evaluation.tracked import track_evaluation
 
     if dataset not in BUNDLED:
         raise SettingsInvalid(f"There is no {dataset}.", f"They are {' and '.join(BUNDLED)}.")
     with progress("attacks"):
         rows = evaluate(bundled(dataset), seeds)
+    track_evaluation("poisoning", {"rows": rows}, {"dataset": dataset, "seeds": seeds})
     if as_json:
         for row in rows:
             print_json(row)
@@ -89,8 +96,12 @@ def poisoning(
 def labels(as_json: AsJson = False) -> None:
     """How well answers predict people's labels: by label, model version and class."""
     from infra.evaluation.label_quality import count_labels
+    from infra.evaluation.tracked import track_evaluation
 
     found = run(count_labels(load(KafkaSettings)))
+    track_evaluation(
+        "labels", {f"{one.label} {one.model_version}": msgspec.to_builtins(one) for one in found}
+    )
     for quality in found:
         if as_json:
             print_json(msgspec.to_builtins(quality))

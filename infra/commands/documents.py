@@ -43,6 +43,7 @@ def documents(
     from agents.studying import curriculum
     from infra.evaluation.documents import Trial, articles_of, verdict
     from infra.evaluation.squad import read_squad
+    from infra.evaluation.tracked import track_evaluation
     from models.cache import user_cache_dir
     from models.engine.load import load as load_model
     from streams.settings import load
@@ -59,6 +60,12 @@ def documents(
         trial.study.close()
     result = verdict(measured)
     _print(measured, result, as_json)
+    track_evaluation(
+        "documents",
+        {"first": asdict(measured[0]), "last": asdict(measured[-1]), "verdict": result},
+        {"file": file.name, "model": model, "articles": len(articles)},
+        [asdict(point) for point in measured],
+    )
     if plot is not None:
         from infra.evaluation.documents_plot import draw
 

@@ -91,6 +91,40 @@ def federation(
     track_evaluation("federation", last, asdict(setting), found)
 
 
+def federation_scale(
+    devices: Annotated[int, typer.Option(min=1)] = 1000,
+    rounds: Annotated[int, typer.Option(min=1)] = 10,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures.")] = None,
+) -> None:
+    """Many devices in Flower's simulation, with a tiny model: time and memory by round."""
+    from infra.evaluation.federated_fleet import check_simulation
+    from infra.evaluation.federation_scale import ScaleFigures, many_devices
+
+    check_simulation(devices)
+    check_writable(json_file)
+    found: list[ScaleFigures] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="headwater-") as folder,
+        progress(f"{devices} devices, {rounds} rounds") as report,
+    ):
+
+        def told(figures: ScaleFigures) -> None:
+            found.append(figures)
+            report(figures.number, rounds)
+            if json_file is not None:
+                json_file.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
+
+        if not run(many_devices(Path(folder), devices, rounds, told)):
+            raise typer.Exit(130)
+    table = Table("round", "s", "ms a device", "bytes of a device", "MiB of all processes")
+    for one in found:
+        table.add_row(
+            *(f"{one.number}", f"{one.seconds:g}", f"{one.device_ms:g}"),
+            *(f"{one.device_bytes:,.0f}", f"{one.processes_mib:g}"),
+        )
+    out.print(table)
+
+
 def _written(path: Path) -> list[RoundFigures]:
     from infra.evaluation.federated_devices import RoundFigures
 

@@ -13,7 +13,7 @@ import typer
 from infra.commands.adapting import bandit, labels, poisoning
 from infra.commands.documents import documents
 from infra.commands.drift import drift
-from infra.commands.federation import federation
+from infra.commands.federation import federation, federation_scale
 from infra.commands.learning import learning
 from infra.commands.local import fetched, limit_spinning, supervised
 from infra.commands.shell import AsJson, err, out, print_json, run
@@ -25,6 +25,7 @@ from streams.settings import KafkaSettings, load
 eval_app = typer.Typer(help="Quality on real data.", no_args_is_help=True)
 eval_app.command()(learning)
 eval_app.command()(federation)
+eval_app.command()(federation_scale)
 eval_app.command()(drift)
 eval_app.command()(documents)
 for adaptive in (bandit, poisoning, labels):

@@ -43,4 +43,5 @@ def _mlflow_ui(settings: TrackSettings) -> str:
     """The command that shows a store, or the address of a server."""
     if settings.artifacts_uri is None:
         return settings.store_uri
-    return f".venv/bin/mlflow ui --backend-store-uri {settings.store_uri}"
+    quiet = "MLFLOW_DISABLE_TELEMETRY=true"
+    return f"{quiet} .venv/bin/mlflow ui --backend-store-uri {settings.store_uri}"

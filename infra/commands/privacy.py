@@ -37,6 +37,8 @@ def print_report(
     from models.privacy.ledger_store import LedgerStore
 
     path = ledger_path(load(LearnSettings))
+    if not path.exists() and user is None and _print_tunings(as_json):
+        return
     if not path.exists():
         raise DataInvalid(
             f"There is no ledger at {path}.",
@@ -155,10 +157,12 @@ def _print(found: AdapterReport | UserReport) -> None:
         out.print("  whose feedback counts; epsilon does not cover it (docs/PRIVACY.md)")
 
 
-def _print_tunings(as_json: bool) -> None:
+def _print_tunings(as_json: bool) -> int:
+    """What tunings spent beside the adapters; how many there are."""
     from infra.tuning_report import tuning_reports
 
-    for found in tuning_reports(load(LearnSettings)):
+    tunings = tuning_reports(load(LearnSettings))
+    for found in tunings:
         if as_json:
             print_json(found)
             continue
@@ -170,6 +174,7 @@ def _print_tunings(as_json: bool) -> None:
             f"  epsilon {found.epsilon_spent:.4f} spent of {found.epsilon_limit:.4f} by all of "
             f"them together, at delta {found.delta:g}; it adds to that of the adapters"
         )
+    return len(tunings)
 
 
 def _epsilon(epsilon: float | None) -> str:

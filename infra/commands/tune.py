@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from agents.adapt_settings import AdaptSettings, guards_learning
 from agents.settings import GenerateSettings, LearnSettings
 from infra.commands.gate_set import make_gate_set
 from infra.commands.shell import AsJson, err, out, print_json, run
@@ -57,7 +58,7 @@ def tune(
     model = model_name(settings, load(GenerateSettings))
     if public is None:
         kafka = load(KafkaSettings)
-        contest = run(tune_on_topic(kafka, lambda: Contest(settings, model, rules)))
+        contest = run(tune_on_topic(kafka, lambda: Contest(settings, model, rules), _progress))
     else:
         contest = Contest(settings, model, rules)
         try:
@@ -91,7 +92,8 @@ def _rules(
         (norms if clipped else None) or [settings.max_grad_norm],
         cohorts or [settings.cohort_size],
     )
-    return TuningRules(name, tuple(found), users, epsilon, public)
+    guarded = not public and guards_learning(load(AdaptSettings), settings)
+    return TuningRules(name, tuple(found), users, epsilon, public, guarded)
 
 
 def _progress(contest: Contest) -> None:

@@ -22,9 +22,10 @@ from models.learning.lora import LoraShape
 from models.learning.user_gradients import AdaptedModel
 from models.privacy.noise import Tensors
 from models.prompting import build_messages
+from models.studying.curriculum import Curriculum
 from models.studying.general import GeneralItem, encode_general
 from models.studying.perplexity import perplexity, token_loss
-from models.studying.study import Curriculum, Study
+from models.studying.study import Study
 from models.studying.texts import Text, encode_texts, rows_alone, separator
 from schemas.errors import DataInvalid
 from schemas.events import Document

@@ -7,14 +7,13 @@ share of thumbs up itself vary from window to window, as it does by hour and sub
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Final
 
 import numpy as np
 
-from agents.monitor.drifts import REWARD, SIGNALS
+from agents.monitor.drift.drifts import REWARD, SIGNALS
 from models.drift.stream import Stream
 from models.drift.watch import DETECTORS, DetectorName, Watch
 from models.drift.windows import Window
@@ -24,6 +23,10 @@ RATINGS: Final = 10_000
 # A detector that needs longer is said not to find it.
 WINDOWS_MAX: Final = 60
 _SHARE_UP: Final = 0.8
+
+
+# By detector, the first window at whose end it found something.
+Firsts = dict[DetectorName, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,48 +43,45 @@ class Outcome:
 
 def compare(ratings: int, fall: float, runs: int, spread: float, watch: Watch) -> list[Outcome]:
     """All detectors on the same windows."""
-    return [_outcome(name, ratings, fall, runs, spread, watch) for name in DETECTORS]
+    before = max(2, RATINGS // ratings)
+    quiet = [_SHARE_UP] * before
+    drifting = quiet + [_SHARE_UP - fall / 2] * WINDOWS_MAX
+    alarms = [_found(_windows(2 * n, ratings, quiet, spread), watch) for n in range(runs)]
+    found = [_found(_windows(2 * n + 1, ratings, drifting, spread), watch) for n in range(runs)]
+    return [_outcome(name, ratings, before, alarms, found) for name in DETECTORS]
 
 
 def _outcome(
-    name: DetectorName, ratings: int, fall: float, runs: int, spread: float, watch: Watch
+    name: DetectorName, ratings: int, before: int, alarms: list[Firsts], found: list[Firsts]
 ) -> Outcome:
-    before = max(2, RATINGS // ratings)
-    alarms, delays = 0, []
-    for seed in range(runs):
-        quiet = _windows(2 * seed, ratings, [_SHARE_UP] * before, spread)
-        alarms += _found(name, quiet, watch) is not None
-        shares = [_SHARE_UP] * before + [_SHARE_UP - fall / 2] * WINDOWS_MAX
-        drifting = _windows(2 * seed + 1, ratings, shares, spread)
-        found = _found(name, drifting, watch)
-        if found is None or found >= before:
-            delays.append(math.inf if found is None else found - before + 1)
-    delays.sort()
+    windows = [firsts.get(name, math.inf) for firsts in found]
+    # What was found before it happened is a false alarm, not a quick one.
+    delays = sorted(window - before + 1 for window in windows if window >= before)
     return Outcome(
         detector=name,
         ratings=ratings,
-        false_alarms=alarms / runs,
+        false_alarms=sum(name in firsts for firsts in alarms) / len(alarms),
         within_two=sum(delay <= 2 for delay in delays) / len(delays),
         median_windows=median(delays),
         slow_windows=delays[math.ceil(0.95 * len(delays)) - 1],
     )
 
 
-def _windows(seed: int, ratings: int, shares: list[float], spread: float) -> Iterator[Window]:
+def _windows(seed: int, ratings: int, shares: list[float], spread: float) -> list[Window]:
     random = np.random.default_rng(seed)
-    for number, share in enumerate(shares):
-        varied = min(max(share + random.normal(0, spread), 0.0), 1.0)
-        ups = int(random.binomial(ratings, varied))
-        yield Window(number, number + 1, 2 * ups / ratings - 1, ratings)
+    varied = np.clip(np.array(shares) + random.normal(0, spread, len(shares)), 0, 1)
+    means = 2 * random.binomial(ratings, varied) / ratings - 1
+    return [Window(n, n + 1, float(mean), ratings) for n, mean in enumerate(means)]
 
 
-def _found(name: DetectorName, windows: Iterator[Window], watch: Watch) -> int | None:
-    """The window at whose end the detector found something, as if it were the only one."""
-    if name != "cusum":
-        # What the sum finds would become what is usual, and the others would see no more of it.
-        watch = replace(watch, threshold=math.inf)
-    stream = Stream(SIGNALS[REWARD], watch)
-    for window in windows:
-        if any(detection.detector == name for detection in stream.add(window)):
-            return window.start_ms
-    return None
+def _found(windows: list[Window], watch: Watch) -> Firsts:
+    """The window at whose end each detector first found something, as if it were the only one."""
+    firsts: Firsts = {}
+    # What the sum finds would become what is usual, and the others would see no more of it.
+    for own, limit in ((True, watch.threshold), (False, math.inf)):
+        stream = Stream(SIGNALS[REWARD], replace(watch, threshold=limit))
+        for window in windows:
+            for detection in stream.add(window):
+                if (detection.detector == "cusum") == own:
+                    firsts.setdefault(detection.detector, window.start_ms)
+    return firsts

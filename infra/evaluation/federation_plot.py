@@ -24,6 +24,8 @@ def draw(figures: Sequence[RoundFigures], path: Path) -> None:
         numbers = [one.number for one in own]
         losses.plot(numbers, [one.loss for one in own], marker="o", label=arm)
         scores.plot(numbers, [one.f1 for one in own], marker="o", label=arm)
+    # Noise for few devices makes losses that would flatten all others.
+    losses.set_yscale("log")
     losses.set_ylabel("loss by token, held-out questions")
     scores.set_ylabel("F1 of answers, %")
     for axes in (losses, scores):

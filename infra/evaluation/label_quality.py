@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models.adapting.labels import LabelQuality, LabelTallies
+from models.judging.labels import LabelQuality, LabelTallies
 from schemas import codec
 from schemas.errors import EventInvalid
 from schemas.topics import OUTCOMES

@@ -46,7 +46,7 @@ class Setting:
     cohort_size: int = 64
     rank: int = 4
     targets: tuple[str, ...] = ("q_proj", "v_proj")
-    max_grad_norm: float = 1.0
+    max_grad_norm: float = 0.5
     count_share: float = 0.0
     participations_max: int = 1
     separation_min: int = 1

@@ -16,9 +16,9 @@ import numpy as np
 
 from infra.evaluation.bandit_data import Rewards
 from models.adapting.bandit import Bandit
-from models.adapting.guard import Guard, Judged, Signal
 from models.adapting.policy import Rule, Vector, draw, propensities
-from models.adapting.reward_model import RewardModel
+from models.judging.guard import Guard, Judged, Signal
+from models.judging.reward_model import RewardModel
 
 Lies = Literal["none", "alone", "together"]
 

@@ -2,7 +2,7 @@
 
 The ServerApp and its checks are those of real rounds; devices are simulated by Flower on ray. The
 simulation itself is Flower's `run_simulation`, which ends with its ServerApp: so the ServerApp here
-waits for questions, one connection each, until an empty one ends it.
+waits for questions, one connection each, until one ends it.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from schemas.errors import HeadwaterError, WorkerFailed
 from streams.settings import load
 
 _SOCKET: Final = "simulation.sock"
+_END: Final = b"end"
 _FAILED: Final = b"failed"
 _STORE_BYTES: Final = 128 * 1024 * 1024
 
@@ -57,7 +58,7 @@ def simulated_round(folder: Path, config: dict[str, Any]) -> None:
 
 def end_simulation(folder: Path) -> None:
     """Tells the process to end, and ray's with it."""
-    _ask(folder, b"")
+    _ask(folder, _END)
 
 
 def _ask(folder: Path, config: bytes) -> None:
@@ -85,17 +86,17 @@ def _server(path: Path) -> ServerApp:
 
 
 def _answered(listener: socket.socket, grid: Grid) -> bool:
-    """One question; False for the empty one."""
+    """One question; False for the last."""
     connection, _ = listener.accept()
     with connection:
         asked = receive(connection)
         try:
-            if asked:
+            if asked != _END:
                 run_once(grid, msgspec.json.decode(asked))
-            send(connection, OK, b"")
+            send(connection, OK, b"done")
         except HeadwaterError as error:
             send(connection, _FAILED, str(error).encode())
-    return bool(asked)
+    return asked != _END
 
 
 def main() -> None:

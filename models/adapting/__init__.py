@@ -1,1 +1,1 @@
-"""What adapts beside the language model: which serving variant answers, and whom to believe."""
+"""Which serving variant answers: a bandit, its policy, and what others would have earned."""

@@ -34,8 +34,8 @@ class OptimizerSettings:
 # The fastest of those tried that noise does not stop; see docs/LOG.md.
 SUITING: dict[MechanismName, OptimizerSettings] = {
     "none": OptimizerSettings("adam", 2e-3),
-    "gaussian": OptimizerSettings("sgd", 0.08),
-    "correlated": OptimizerSettings("sgd", 0.08),
+    "gaussian": OptimizerSettings("sgd", 0.2),
+    "correlated": OptimizerSettings("sgd", 0.2),
 }
 
 

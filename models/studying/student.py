@@ -38,26 +38,25 @@ class Student:
         # The learning rate does not fall: there is no last step.
         self._optimizer = Optimizer(settings.optimizer, self.adapter, rounds_max=1)
 
-    def step(self, rows: Sequence[EncodedAnswer]) -> float:
-        """Learns from rows; returns the mean of their losses before, in nats by token.
+    def step(self, rows: Sequence[EncodedAnswer]) -> list[float]:
+        """Learns from rows; returns the loss of each before, in nats by token.
 
         Row by row, so that memory does not grow with the lesson, and in order, so that the same
         lesson gives the same weights.
         """
         weights = {name: w.clone().requires_grad_() for name, w in self.adapter.items()}
-        total = 0.0
+        losses = []
         for row in rows:
             with self.model.using(weights):
                 batch = pad([row], self.model.model.device)
-                each = correction_losses(*answer_log_likelihoods(self.model.model, batch))
-                loss = each.sum() / len(rows)
-                loss.backward()
-            total += float(loss.detach())
+                (loss,) = correction_losses(*answer_log_likelihoods(self.model.model, batch))
+                (loss / len(rows)).backward()
+            losses.append(float(loss.detach()))
         gradient = {
             name: torch.zeros_like(w) if w.grad is None else w.grad for name, w in weights.items()
         }
         self._optimizer.step(self.adapter, gradient)
-        return total
+        return losses
 
     def state(self) -> Tensors:
         """What `restore` needs, under one name each."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from models.engine.load import Loaded
@@ -21,29 +20,14 @@ from models.learning.lora import new_adapter
 from models.learning.rounds import Judgement
 from models.learning.user_gradients import AdaptedModel
 from models.privacy.noise import Tensors
+from models.studying.curriculum import Curriculum
 from models.studying.general import GeneralItem, encode_general
 from models.studying.notes import FolderLock, Made, Notes, read_notes, study_file, write_notes
 from models.studying.reservoir import Reservoir
-from models.studying.student import Student, StudentSettings
+from models.studying.student import Student
 from models.studying.study_gate import StudyGate
 from models.studying.texts import Text, encode_texts, pack, rows_alone, separator
 from schemas.errors import HeadwaterError, SettingsInvalid
-
-
-@dataclass(frozen=True, slots=True)
-class Curriculum:
-    """`new`, `old` and `general` count the texts of a lesson. `old` ones are drawn from the
-    `reservoir` of those studied before. Of `held_out_of` documents one is never studied."""
-
-    student: StudentSettings
-    new: int = 8
-    old: int = 2
-    general: int = 4
-    reservoir: int = 512
-    held_out_of: int = 8
-    fresh_kept: int = 32
-    row_tokens: int = 512
-    tolerance: float = 0.02
 
 
 class Study:
@@ -96,7 +80,7 @@ class Study:
     def read(self, text: Text) -> None:
         """Takes a text in; one of the same id, which it replaces, is forgotten."""
         self.forget(text.text_id)
-        if _held_out(text.document_id, self._settings.held_out_of):
+        if self._settings.holds_out(text.document_id):
             self.notes.fresh = [*self.notes.fresh, text][-self._settings.fresh_kept :]
         else:
             self.notes.waiting.append(text)
@@ -116,17 +100,18 @@ class Study:
         return True
 
     def lesson(self) -> float:
-        """One step on what waits; its loss before. Not saved yet."""
+        """One step on what waits; the loss of the new texts before it. Not saved yet."""
         notes, settings = self.notes, self._settings
         new, notes.waiting = notes.waiting[: settings.new], notes.waiting[settings.new :]
         old = notes.reservoir.draw(settings.old)
-        rows = pack(self._encoded([*new, *old]), self._between, settings.row_tokens)
-        loss = self.student.step([*rows, *self._next_general()])
+        fresh, known = self._packed(new), self._packed(old)
+        losses = self.student.step([*fresh, *known, *self._next_general()])
         for text in new:
             notes.reservoir.offer(text)
         notes.lessons += 1
         notes.studied += len(new)
-        return loss
+        counts = [len(row.answer) for row in fresh]
+        return sum(n * loss for n, loss in zip(counts, losses, strict=False)) / max(1, sum(counts))
 
     def release(self, live: Callable[[], LiveVersion | None]) -> Judgement:
         """Judges what was studied against what is `live` (against the base in a rebuild).
@@ -165,13 +150,7 @@ class Study:
 
     def _resumed(self) -> tuple[Notes, Tensors]:
         """What the folder has; or new notes, without tensors."""
-        optimizer, shape = self._settings.student.optimizer, self._settings.student.shape
-        began_with: dict[str, str | int | float] = {
-            "model": self._base,
-            "rank": shape.rank,
-            "targets": ",".join(shape.targets),
-            "learning_rate": optimizer.learning_rate,
-        }
+        began_with = self._settings.began_with(self._base)
         found = read_notes(study_file(self._folder))
         if found is None:
             return Notes(began_with, Reservoir(self._settings.reservoir)), {}
@@ -194,6 +173,9 @@ class Study:
         made_ms = time.time_ns() // 1_000_000
         return Made(self.version, str(folder), digest, parent, made_ms, judgement.evaluation)
 
+    def _packed(self, texts: Sequence[Text]) -> list[EncodedAnswer]:
+        return pack(self._encoded(texts), self._between, self._settings.row_tokens)
+
     def _fresh(self) -> list[EncodedAnswer]:
         return rows_alone(self._encoded(self.notes.fresh), self._between)
 
@@ -204,9 +186,3 @@ class Study:
 
     def _encoded(self, texts: Sequence[Text]) -> list[list[int]]:
         return encode_texts(self._tokenizer, [text.text for text in texts])
-
-
-def _held_out(document_id: str, of: int) -> bool:
-    """Whether a document is one of the `of` that is never studied; 0 of none."""
-    digest = hashlib.blake2b(document_id.encode(), digest_size=8).digest()
-    return of > 0 and int.from_bytes(digest, "little") % of == 0

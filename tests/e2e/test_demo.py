@@ -13,7 +13,9 @@ from typing import Any
 
 import psutil
 import pytest
+from mlflow.tracking import MlflowClient
 
+from agents.tracking.settings import TrackSettings
 from infra.demo.learning import COHORT_SIZE, HELD_OUT
 from infra.demo.run import QUESTIONS
 from models.weights import packaged_gguf
@@ -95,6 +97,13 @@ def test_the_demo_shows_what_feedback_makes_of_the_model(tmp_path: Path) -> None
     assert 0 < learning["epsilon_spent"] <= 8
     assert 0 < learning["reward_before"] < 1
     assert 0 < learning["reward_after"] < 1
+    # What the demonstration says how to open with `mlflow ui`.
+    tracking = TrackSettings(folder=tmp_path / "demo" / "tracking")
+    client = MlflowClient(tracking.store_uri, tracking.store_uri)
+    live = client.get_model_version_by_alias("default", "live")
+    assert live.tags["model_version"] == learning["version"]
+    steps = client.get_metric_history(live.run_id or "", "epsilon")
+    assert len(steps) == len(learning["rounds"])
 
 
 def test_ctrl_c_stops_every_process(tmp_path: Path) -> None:

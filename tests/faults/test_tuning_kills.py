@@ -21,7 +21,7 @@ from models.privacy.ledger_store import LedgerStore
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
-KILLS = 60
+KILLS = 40
 
 
 def run(model: Path, folder: Path, kills: int) -> int:

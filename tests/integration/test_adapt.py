@@ -18,8 +18,8 @@ from exchange_records import a_feedback, publish_exchanges
 from outcomes import VARIANTS, an_outcome, publish_outcomes
 from workers import agent_parts
 
-from infra.evaluation.bandit import evaluate_log
 from infra.evaluation.bandit_data import Logged, read_outcomes
+from infra.evaluation.bandit_judged import evaluate_log
 from infra.local_kafka import LocalKafka
 from infra.part import Part
 from infra.quarantine import Done, drop, release, waiting

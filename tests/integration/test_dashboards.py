@@ -128,13 +128,12 @@ async def shown(address: str, *names: str) -> str:
             await asyncio.sleep(0.1)
 
 
-async def test_every_figure_that_is_asked_for_exists_and_prometheus_reads_it(
-    kafka: KafkaSettings, tiny_model: Path, tmp_path: Path
+async def test_every_figure_that_is_asked_for_exists(
+    kafka: KafkaSettings, tiny_model: Path
 ) -> None:
     await tell_everything(kafka)
     await asyncio.to_thread(fall_behind, kafka)
     async with monitoring(kafka, lag_interval_s=0.2) as address:
-        (port,) = free_ports(1)
         text = await shown(
             address,
             "headwater:federated_round_seconds",
@@ -147,37 +146,49 @@ async def test_every_figure_that_is_asked_for_exists_and_prometheus_reads_it(
             assert names - ITS_OWN <= known.keys(), place
             for name, chosen in re.findall(r"(headwater:\w+)\{(.+?)\}", expression):
                 assert set(re.findall(r"(\w+)!?=~?\"", chosen)) <= known[name], place
-        if shutil.which("prometheus") is not None:
-            with prometheus(tmp_path, address, port):
+
+
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="there is no Prometheus")
+async def test_prometheus_reads_a_running_monitor_and_rings(
+    kafka: KafkaSettings, tmp_path: Path
+) -> None:
+    await tell_everything(kafka)
+    async with monitoring(kafka) as address:
+        with prometheus(tmp_path, address) as port:
+            try:
                 await asyncio.to_thread(check_prometheus, port)
+            except TimeoutError as error:
+                log = (tmp_path / "prometheus.log").read_text()
+                raise AssertionError(f"{error}\n{log[-2_000:]}") from error
 
 
 @contextmanager
-def prometheus(folder: Path, address: str, port: int) -> Iterator[None]:
-    """The real one, with the rules of this checkout."""
+def prometheus(folder: Path, address: str) -> Iterator[int]:
+    """The port of the real one, with the rules of this checkout."""
+    (port,) = free_ports(1)
     target = urllib.parse.urlparse(address).netloc
     config = folder / "prometheus.yml"
     config.write_text(
         f"""
-global: {{ scrape_interval: 500ms, evaluation_interval: 500ms }}
+global: {{ scrape_interval: 1s, evaluation_interval: 1s }}
 rule_files: ["{INFRA / "prometheus" / "rules.yml"}"]
 scrape_configs:
   - job_name: monitor
     static_configs: [{{ targets: ["{target}"] }}]
 """
     )
-    process = subprocess.Popen(
-        [
-            "prometheus",
-            f"--config.file={config}",
-            f"--storage.tsdb.path={folder / 'data'}",
-            f"--web.listen-address=127.0.0.1:{port}",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    with (folder / "prometheus.log").open("w") as log:
+        process = subprocess.Popen(
+            [
+                "prometheus",
+                f"--config.file={config}",
+                f"--storage.tsdb.path={folder / 'data'}",
+                f"--web.listen-address=127.0.0.1:{port}",
+            ],
+            stderr=log,
+        )
     try:
-        yield
+        yield port
     finally:
         process.terminate()
         process.wait(20)
@@ -194,7 +205,8 @@ def check_prometheus(port: int) -> None:
 
 
 def until(port: int, path: str, enough: Any) -> Any:
-    deadline = time.monotonic() + 30
+    # It looks for targets every 5 s.
+    deadline = time.monotonic() + 40
     while time.monotonic() < deadline:
         try:
             url = f"http://127.0.0.1:{port}/api/v1/{path}"
@@ -205,4 +217,4 @@ def until(port: int, path: str, enough: Any) -> Any:
         except OSError:  # It does not listen yet.
             pass
         time.sleep(0.2)
-    raise AssertionError(f"{path} never had what was waited for")
+    raise TimeoutError(f"{path} never had what was waited for")

@@ -92,11 +92,12 @@ async def stream(
     feedback += [a_feedback(prompts[0], 1, correction=None, rating=-1.0)]
     feedback += [a_feedback(prompts[0], 2, correction=None, labels={"seen": "yes"})]
     feedback += [a_feedback("nobody-asked")]
-    # Two cohorts, and the learner is killed after the first of them.
+    # Two cohorts, and after the first of them the learner is killed, and who tracks it.
     await publish_exchanges(kafka, prompts[:6], feedback[:6])
     await versions(kafka, 1)
     await turn(kafka, "paused")
     await kill(supervisor, "learn")
+    await kill(supervisor, TRACK)
     await publish_exchanges(kafka, prompts[6:], feedback[6:])
     examples = await until(kafka, EXAMPLES, lambda found: len(found) == len(prompts) + 1)
     # Its successor reads that it is paused; the second cohort may have been done before.

@@ -50,5 +50,8 @@ async def publish_statistics(producer: Producer, statistics: Sequence[Statistic]
 
 
 def _fetched(address: str) -> str:
-    with urllib.request.urlopen(address, timeout=10) as answer:
+    # As Prometheus asks.
+    asked = {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"}
+    request = urllib.request.Request(address, headers=asked)
+    with urllib.request.urlopen(request, timeout=10) as answer:
         return str(answer.read(), "utf-8")

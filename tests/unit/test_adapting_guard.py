@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from models.adapting.guard import Guard, Judged, Signal
-from models.adapting.labels import CLASSES_MAX, OTHER, LabelTallies
-from models.adapting.predictions import predicted_labels
+from models.judging.guard import Guard, Judged, Signal
+from models.judging.labels import CLASSES_MAX, OTHER, LabelTallies
+from models.judging.predictions import predicted_labels
 
 
 def crowd(guard: Guard, events: int, liars: int = 0, users: int = 20) -> dict[str, list[Judged]]:

@@ -139,10 +139,10 @@ def test_the_guard_stays_off_beside_private_learning_unless_an_operator_says_so(
 def test_the_learner_takes_what_the_guard_let_through_and_nothing_else() -> None:
     example = Example("e1", "user-1", "p1", "g1", "base", [Message("user", "Hm?")], "Yes.")
     outcome = Outcome("e1", "user-1", "p1", "g1", "base", 1, example=example)
-    assert let_through(Verdict("e1", 1, "accepted", 0.4, outcome=outcome)) == (example, 0.4)
+    assert let_through(Verdict("e1", 1, "accepted", weight=0.4, outcome=outcome)) == (example, 0.4)
     assert let_through(Verdict("e1", 1, "released", outcome=outcome)) == (example, 1.0)
     for decision, weight in (("quarantined", 1.0), ("dropped", 0.0), ("accepted", 0.0)):
-        verdict = Verdict("e1", 1, decision, weight, outcome=outcome)  # type: ignore[arg-type]
+        verdict = Verdict("e1", 1, decision, weight=weight, outcome=outcome)  # type: ignore[arg-type]
         assert let_through(verdict)[0] is None
     labels_alone = msgspec.structs.replace(outcome, example=None)
     assert let_through(Verdict("e1", 1, "accepted", outcome=labels_alone))[0] is None

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from windows_by_hand import MINUTE_MS, thumbs
 
-from agents.monitor.drifts import SIGNALS
+from agents.monitor.drift.drifts import SIGNALS
 from models.drift.stream import Detection, Stream
 from models.drift.watch import Watch
 from models.drift.windows import Reference, Window

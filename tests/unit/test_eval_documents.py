@@ -15,8 +15,8 @@ from infra.evaluation.two_adapters import compare_arms
 from models.engine.load import load
 from models.learning.lora import LoraShape
 from models.learning.optimizers import OptimizerSettings
+from models.studying.curriculum import Curriculum
 from models.studying.student import StudentSettings
-from models.studying.study import Curriculum
 from schemas.errors import DataInvalid
 
 SHAPE = LoraShape(2, 8.0, ("q_proj", "v_proj"))

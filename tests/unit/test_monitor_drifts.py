@@ -8,7 +8,7 @@ import pytest
 from windows_by_hand import MINUTE_MS, one_of_each, rated, thumbs
 
 from agents.monitor.board import Board
-from agents.monitor.drifts import Drift, Drifts, observed
+from agents.monitor.drift.drifts import Drift, Drifts, observed
 from models.drift.watch import Watch
 from schemas.events import DRIFT, QUALITY, Statistic
 

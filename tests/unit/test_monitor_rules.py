@@ -7,10 +7,10 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from agents.monitor.acts import records_of
-from agents.monitor.drifts import Drift
-from agents.monitor.known import KnownDrifts
-from agents.monitor.rules import Judge
+from agents.monitor.drift.acts import records_of
+from agents.monitor.drift.drifts import Drift
+from agents.monitor.drift.known import KnownDrifts
+from agents.monitor.drift.rules import Judge
 from agents.monitor.settings import MonitorSettings, Rules
 from agents.monitor.versions import Versions
 from models.drift.stream import Detection

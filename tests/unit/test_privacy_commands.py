@@ -11,6 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from agents.model_change import made_live
+from agents.promise import check_promise
 from agents.pseudonyms import open_pseudonyms
 from agents.releases import release_update
 from agents.settings import JoinSettings, LearnSettings
@@ -19,6 +20,7 @@ from infra.model_history import ModelHistory, read_learned
 from models.privacy.ledger import Opening, Round
 from models.privacy.ledger_store import LedgerStore
 from models.privacy.plan import make_plan
+from models.privacy.randomness import NoiseKey
 from schemas.errors import LedgerBroken, ModelUnavailable
 
 PLAN = make_plan("gaussian", epsilon=4.0, delta=1e-6, rounds_max=8, participations_max=2)
@@ -144,3 +146,42 @@ def test_a_release_says_the_same_however_often_it_is_made(settings: LearnSetting
     first = [release_update(opening, rounds[: r.record.number + 1], r, "/x") for r in releases]
     assert first == [release_update(opening, rounds, r, "/x") for r in releases]
     assert [update.model_version for update in first] == ["tone-1", "tone-2", "tone-4"]
+
+
+def test_the_report_says_what_learns_beside_it_outside_the_guarantee(
+    settings: LearnSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = CliRunner().invoke(cli, ["privacy", "report"]).stdout
+    assert "variants, weights and quarantine are off" in told
+    assert "OUTSIDE" not in told
+
+    opening = Opening(
+        adapter="guarded",
+        plan=PLAN,
+        key_commitment="0",
+        artifact_sha256="0" * 64,
+        cohort_size=2,
+        settings={"guarded": True},
+    )
+    store = LedgerStore(tmp_path / "ledger.db")
+    store.open_adapter(opening, {"x": torch.zeros(1)})
+    store.close()
+    monkeypatch.setenv("HEADWATER_ADAPT_BESIDE_PRIVACY", "true")
+    told = CliRunner().invoke(cli, ["privacy", "report"]).stdout
+    assert told.count("OUTSIDE THE GUARANTEE") == 2
+    assert "epsilon does not cover it" in told
+
+
+def test_an_adapter_keeps_for_life_whether_a_guard_chose_its_examples() -> None:
+    key = NoiseKey(bytes(32))
+    begun = Opening(
+        adapter="tone",
+        plan=PLAN,
+        key_commitment=key.commitment,
+        artifact_sha256="0" * 64,
+        cohort_size=2,
+        settings={"rank": 4},
+    )
+    check_promise(begun, {"rank": 4, "guarded": False}, key)
+    with pytest.raises(LedgerBroken, match="guarded was False and is True"):
+        check_promise(begun, {"rank": 4, "guarded": True}, key)

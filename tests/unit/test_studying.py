@@ -13,12 +13,12 @@ from models.engine.load import Loaded, load
 from models.learning.gate import LiveVersion
 from models.learning.lora import LoraShape
 from models.learning.optimizers import OptimizerSettings
-from models.studying import study as study_module
+from models.studying.curriculum import Curriculum
 from models.studying.general import GeneralItem, read_general_set
 from models.studying.notes import begin_again, read_notes, study_file
 from models.studying.reservoir import Reservoir
 from models.studying.student import StudentSettings
-from models.studying.study import Curriculum, Study
+from models.studying.study import Study
 from models.studying.texts import Text, encode_texts, pack, separator
 from schemas.errors import DataInvalid, SettingsInvalid
 
@@ -28,6 +28,7 @@ GENERAL = [
     GeneralItem(messages=({"role": "user", "content": "how wide"},), answer="ninety metres"),
 ]
 SHAPE = LoraShape(2, 4.0, ("q_proj", "v_proj"))
+CURRICULUM = Curriculum(StudentSettings(SHAPE, OptimizerSettings("adam", 1e-2)))
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +120,8 @@ def test_the_reservoir_forgets_what_is_deleted_and_replaces_what_is_new() -> Non
 
 
 def test_lessons_teach_what_they_are_about(loaded: Loaded, tmp_path: Path) -> None:
-    study = a_study(loaded, tmp_path, held_out_of=0)
+    eager = StudentSettings(SHAPE, OptimizerSettings("adam", 5e-2))
+    study = a_study(loaded, tmp_path, student=eager, held_out_of=0, general=0)
     losses = studied(study, 0, 24)
     study.close()
     assert len(losses) == 12
@@ -211,7 +213,7 @@ def test_a_general_set_that_says_nothing_is_refused(
 
 def fresh_numbers(count: int) -> list[int]:
     """Texts whose documents are held out."""
-    held_out = [n for n in range(400) if study_module._held_out(f"d{n}", 8)]
+    held_out = [n for n in range(400) if CURRICULUM.holds_out(f"d{n}")]
     return held_out[:count]
 
 

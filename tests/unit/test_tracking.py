@@ -61,6 +61,20 @@ def test_a_run_is_written_once_however_often_its_topics_are_read(folder: Path) -
     assert points == [(1, 2.0), (2, 1.5)]
 
 
+def test_what_is_worth_a_point() -> None:
+    labels = {"run": "documents-study", "model_version": "documents-2", "released": "false"}
+    judged = Statistic("study_round", 7, 7, labels, {"lessons": 16.0, "gate_loss": 2.5})
+    point = statistic_point(judged)
+    assert point is not None and point.step == 16 and point.metrics["released"] == 0.0
+    kept = {"run": "tune.0-abc", "kept": "true", "rank": "4"}
+    point = statistic_point(Statistic("tuning_rung", 7, 7, kept, {"rung": 2.0, "loss": 1.0}))
+    assert point is not None and point.step == 2 and point.ended is None
+    assert point.params == {"rank": "4"}
+    assert statistic_point(Statistic("tuning_rung", 7, 7, kept | {"kept": "false"})).ended  # type: ignore[union-attr]
+    assert statistic_point(Statistic("quality", 7, 7, {"run": RUN}, {"rounds": 1.0})) is None
+    assert statistic_point(Statistic("learning_round", 7, 7, {}, {"rounds": 1.0})) is None
+
+
 def test_a_federated_round_is_a_part_of_its_learning(folder: Path) -> None:
     settings = settings_of(folder, "rounds")
     spent = PrivacySpent("gaussian", "device", epsilon=0.5, epsilon_total=1.5)

@@ -191,6 +191,9 @@ def test_a_public_file_is_judged_by_what_comes_next_and_costs_nothing(
         tune_on_file(file, contest, lambda now: told.append(len(now.alive)))
         assert contest.candidates[contest.alive[0]] == Candidate(0.01, 2, 1.0, 4)
     assert told == [3, 2, 2, 1]
+    # What people wrote does not stay behind.
+    chunk = (tuning_folder(settings, "public") / "chunk.json").read_text()
+    assert "metres" not in chunk
     assert tuning_reports(settings)[0].epsilon_spent is None
     other = msgspec.structs.replace(candidates[0], learning_rate=0.5)
     changed = TuningRules("public", (other, *candidates[1:]), users=4, public=True)

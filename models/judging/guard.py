@@ -1,68 +1,27 @@
 """Whom to believe: feedback that is spammed, repeated or at odds with all else is set aside.
 
-A user's ratings are held against what the reward model and other users say of the same answers: the
-slope of the one on the other is near 1 for who judges as others do and negative for who says the
-opposite, and answers of which nobody knows anything count nothing in it. A user whose slope is far
-below the median user's loses weight, and is quarantined once that cannot be chance any more. One
-event at odds proves nothing: people differ. The spread around the median user is the median
-deviation (Hampel 1974), so up to half of the users may lie before they move either far. Time is the
-event's own: a replay decides alike.
+A user whose ratings follow what others say far less than the median user's do loses weight, and is
+quarantined once that cannot be chance any more (`users`). One event at odds proves nothing: people
+differ. Time is the event's own: a replay decides alike.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from statistics import median
 from typing import Final
 
 import msgspec
 
-from models.adapting.unusual import Unusual, UnusualState
+from models.judging.unusual import Unusual, UnusualState
+from models.judging.users import Crowd, User
 
 USERS_MAX: Final = 10_000
 TEXTS_MAX: Final = 5_000
-# What is known of a user is of about the last so many events.
-_MEMORY: Final = 200.0
-_KEPT: Final = 1.0 - 1.0 / _MEMORY
-# What is usual is computed again after so many events, of users whose ratings met so much that was
-# expected (the sum of its squares); it takes so many users.
-_SURVEY_EVENTS: Final = 20
-_MET_MIN: Final = 0.5
-_USERS_MIN: Final = 8
 # Deviations from the median user from which on a word counts less, and at which it counts nothing.
 _DOUBTED: Final = 1.0
 _DISTRUSTED: Final = 3.5
-# From the median deviation to the standard deviation of normal numbers.
-_NORMAL: Final = 1.4826
-_SPREAD_MIN: Final = 0.1
-_VARIANCE_MIN: Final = 0.01
 _RATE_PER_MIN_MAX: Final = 30.0
 _REPEATS_MAX: Final = 5
-
-
-class User(msgspec.Struct):
-    """What is known of one user: fading sums over events, of expected and given rewards."""
-
-    events: float = 0.0
-    expected_squared: float = 0.0
-    expected_given: float = 0.0
-    given_squared: float = 0.0
-    given: float = 0.0
-    rate_per_min: float = 0.0
-    repeats: float = 0.0
-    last_ms: int = 0
-
-    @property
-    def slope(self) -> float:
-        """Of given on expected rewards; 1 where nothing is known."""
-        return self.expected_given / self.expected_squared if self.expected_squared else 1.0
-
-    @property
-    def variance(self) -> float:
-        """What the slope leaves unexplained of one rating."""
-        left = self.given_squared - self.slope * self.expected_given
-        return max(left / max(self.events, 1.0), _VARIANCE_MIN)
 
 
 class Said(msgspec.Struct):
@@ -70,16 +29,6 @@ class Said(msgspec.Struct):
 
     count: int = 0
     total: float = 0.0
-
-
-class Crowd(msgspec.Struct):
-    """The median user's slope, how far users are from it, and one rating's variance."""
-
-    events: int = 0
-    users: int = 0
-    median: float = 0.0
-    spread: float = 0.0
-    variance: float = 0.0
 
 
 class GuardState(msgspec.Struct, frozen=True):
@@ -132,9 +81,11 @@ class Guard:
         _forget(self.users, USERS_MAX)
         expected, dissent = self._expected(signal)
         if signal.reward is not None:
-            self._survey()
+            self.crowd.survey(self.users.values())
         repeated = self._repeated(signal.correction)
-        _note(user, signal, repeated, expected)
+        user.spoke(signal.at_ms, repeated > 0)
+        if signal.reward is not None:
+            user.rated(expected, signal.reward)
         features = _features(user, abs((signal.reward or 0.0) - expected), dissent)
         reasons = {
             f"{user.rate_per_min:.0f} pieces of feedback a minute": (
@@ -143,7 +94,7 @@ class Guard:
             f"a correction said {repeated + 1} times": repeated >= _REPEATS_MAX,
             "unlike all other feedback": self.unusual.is_unusual(features),
         }
-        distance = self._distance(user)
+        distance = self.crowd.distance(user)
         if signal.reward is not None:
             reasons[f"a user at odds with the others by {distance:.1f} deviations"] = (
                 distance >= _DISTRUSTED
@@ -174,29 +125,6 @@ class Guard:
         said.count += 1
         return said.count - 1
 
-    def _distance(self, user: User) -> float:
-        """How many deviations a user's slope is below the median user's."""
-        if self.crowd.users < _USERS_MIN or user.expected_squared < _MET_MIN:
-            return 0.0
-        by_chance = self.crowd.variance / user.expected_squared
-        error = math.sqrt(max(self.crowd.spread, _SPREAD_MIN) ** 2 + by_chance)
-        return max((self.crowd.median - user.slope) / error, 0.0)
-
-    def _survey(self) -> None:
-        """What is usual, from time to time."""
-        self.crowd.events += 1
-        if self.crowd.events % _SURVEY_EVENTS:
-            return
-        heard = [user for user in self.users.values() if user.expected_squared >= _MET_MIN]
-        self.crowd.users = len(heard)
-        if heard:
-            self.crowd.median = median(user.slope for user in heard)
-            away = median(abs(user.slope - self.crowd.median) for user in heard)
-            self.crowd.variance = median(user.variance for user in heard)
-            # Slopes differ by chance alone; only what is more than that is what people are like.
-            by_chance = self.crowd.variance / median(user.expected_squared for user in heard)
-            self.crowd.spread = math.sqrt(max((_NORMAL * away) ** 2 - by_chance, 0.0))
-
     def state(self) -> GuardState:
         """What `restore` needs."""
         return GuardState(
@@ -213,22 +141,6 @@ class Guard:
         self.corrections = state.corrections
         self.crowd = state.crowd
         self.unusual.restore(state.unusual)
-
-
-def _note(user: User, signal: Signal, repeated: int, expected: float) -> None:
-    """Bring what is known of a user up to date."""
-    elapsed_min = max(signal.at_ms - user.last_ms, 0) / 60_000.0
-    # Decays by half in half a minute: a burst shows at once, a steady few do not.
-    user.rate_per_min = user.rate_per_min * 0.5 ** (elapsed_min * 2.0) + 1.0
-    user.last_ms = max(signal.at_ms, user.last_ms)
-    user.repeats += (float(repeated > 0) - user.repeats) / min(user.events + 1.0, _MEMORY)
-    if signal.reward is None:
-        return
-    user.events = user.events * _KEPT + 1.0
-    user.expected_squared = user.expected_squared * _KEPT + expected**2
-    user.expected_given = user.expected_given * _KEPT + expected * signal.reward
-    user.given_squared = user.given_squared * _KEPT + signal.reward**2
-    user.given = user.given * _KEPT + signal.reward
 
 
 def _features(user: User, oddness: float, dissent: float) -> dict[str, float]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from agents.monitor.drifts import Drift
-from agents.monitor.rules import Judge
+from agents.monitor.drift.drifts import Drift
+from agents.monitor.drift.rules import Judge
 from schemas.events import DRIFT_DETECTED, Statistic
 
 

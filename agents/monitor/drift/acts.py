@@ -7,8 +7,8 @@ from typing import Final
 from agents.asked_round import asked_record
 from agents.controls import control_record
 from agents.model_change import change_record, made_live
-from agents.monitor.drifts import Drift
-from agents.monitor.rules import Verdict
+from agents.monitor.drift.drifts import Drift
+from agents.monitor.drift.rules import Verdict
 from agents.monitor.settings import Action
 from agents.monitor.versions import Versions
 from schemas import codec, headers, limits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agents.monitor.drifts import REWARD, Drift
+from agents.monitor.drift.drifts import REWARD, Drift
 from agents.monitor.settings import Action, Rules
 from models.engine.protocol import BASE_VERSION
 from schemas.events import ModelUpdate
