@@ -24,7 +24,7 @@ demo: $(STAMP) ## run the whole river on this machine and ask it something (ARGS
 	$(BIN)/headwater demo $(ARGS)
 
 test: $(STAMP) ## run every test that must pass, on a real broker
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long and not bench" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long and not bench" $(ARGS)
 
 test-windows: $(STAMP) ## hold the windows on a real Flink against their oracle (6 minutes)
 	$(BIN)/python -m pytest tests/integration/test_windows.py tests/faults/test_windows_kills.py $(ARGS)

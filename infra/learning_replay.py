@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from agents.learner_parts import open_learner
 from agents.learning import lora_shape, model_name
@@ -90,7 +93,8 @@ class Replay:
         adapter = new_adapter(loaded.model, shape)
         learner = open_learner(loaded, settings, shape, self.opening, key, adapter)
         try:
-            replay(learner, self.rounds, cohorts, self._other, report)
+            with _threads(settings.threads):
+                replay(learner, self.rounds, cohorts, self._other, report)
             if folder is not None:
                 write_adapter(folder, learner.adapter, shape, model)
         finally:
@@ -152,6 +156,17 @@ class Replay:
             f"A round went on from {version}, whose weights are not in this folder any more.",
             "Restore them from a backup of HEADWATER_LEARN_FOLDER.",
         )
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Other numbers of threads add up in another order, to other bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _check_own(opening: Opening) -> None:

@@ -67,15 +67,11 @@ def replay(
     and nothing is spent.
     """
     # Imported late: torch.
-    import torch
-
     from infra.learning_replay import Replay
 
     if folder is not None and folder.exists():
         raise SettingsInvalid(f"{folder} is there already.", "Name a folder that is not.")
-    settings = load(LearnSettings)
-    torch.set_num_threads(settings.threads)
-    again = Replay(settings, version)
+    again = Replay(load(LearnSettings), version)
     try:
         cohorts = run(again.cohorts(load(KafkaSettings)))
         with progress("rounds") as report:

@@ -58,6 +58,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return undisturbed, killed
 
 
+@pytest.mark.long
 def test_the_killed_learner_ends_with_the_same_adapter(folders: tuple[Path, Path]) -> None:
     (spent, calm), (killed_spent, killed) = map(read, folders)
     assert spent.rounds == killed_spent.rounds == learning_run.ROUNDS
