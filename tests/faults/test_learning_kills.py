@@ -16,6 +16,8 @@ from tiny_model import build_tiny_model
 from models.privacy.ledger import Round, Spent, verify
 from models.privacy.ledger_store import LedgerStore
 
+pytestmark = pytest.mark.long
+
 KILLS = 100
 
 
@@ -58,7 +60,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return undisturbed, killed
 
 
-@pytest.mark.long
 def test_the_killed_learner_ends_with_the_same_adapter(folders: tuple[Path, Path]) -> None:
     (spent, calm), (killed_spent, killed) = map(read, folders)
     assert spent.rounds == killed_spent.rounds == learning_run.ROUNDS
