@@ -23,8 +23,9 @@ venv: $(STAMP) ## create .venv with the pinned packages
 demo: $(STAMP) ## run the whole river on this machine and ask it something (ARGS=--once ends by itself)
 	$(BIN)/headwater demo $(ARGS)
 
+# Two processes with two OpenMP threads each would spend their time waiting for each other.
 test: $(STAMP) ## run every test that must pass, on a real broker
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long and not bench" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long and not bench" $(ARGS)
 
 test-windows: $(STAMP) ## hold the windows on a real Flink against their oracle (6 minutes)
 	$(BIN)/python -m pytest tests/integration/test_windows.py tests/faults/test_windows_kills.py $(ARGS)
