@@ -10,16 +10,18 @@ from stage import OUTPUT, Stage, a_context, kill
 
 from schemas.topics import GENERATIONS, PASSAGES
 
-pytestmark = [pytest.mark.integration, pytest.mark.asyncio, pytest.mark.timeout(240)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.asyncio,
+    pytest.mark.timeout(240),
+    pytest.mark.long,
+]
 
 PROMPTS = 240
 UNFINISHED_MIN = 200  # of those, when the worker is killed
 
 
-@pytest.mark.parametrize(
-    "victim",
-    ["generate", *(pytest.param(name, marks=pytest.mark.long) for name in ("ingest", "retrieve"))],
-)
+@pytest.mark.parametrize("victim", ["generate", "ingest", "retrieve"])
 async def test_kill_9_of_each_worker_under_200_prompts_in_flight(victim: str, stage: Stage) -> None:
     prefix = f"{victim}-"
     expected = await stage.publish(prefix, PROMPTS, documents=PROMPTS)
@@ -45,7 +47,6 @@ async def test_short_answers_behind_a_long_one_are_neither_lost_nor_repeated(sta
     await stage.each_has_one_final("head-", {"head-long", *short})
 
 
-@pytest.mark.long
 async def test_the_broker_is_restarted_under_load(
     stage: Stage, running_broker: RunningBroker
 ) -> None:
