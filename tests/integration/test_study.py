@@ -70,6 +70,7 @@ def test_passages_become_versions_and_deleted_ones_are_not_kept(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(400)
 def test_a_study_killed_over_and_over_ends_as_an_undisturbed_one(
     broker: LocalKafka, tiny_model: Path, tmp_path: Path
 ) -> None:
