@@ -6,6 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
+from models.durable import sync_folder
 from schemas.errors import SettingsInvalid
 
 SECRET_BYTES = 32
@@ -35,8 +36,4 @@ def _write_new(path: Path, content: bytes) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)

@@ -6,11 +6,11 @@ be read in another order, and candidates would no longer learn from the same exa
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
 
+from models.durable import replace_file
 from models.learning.examples import TrainingExample
 from schemas.errors import DataInvalid
 
@@ -25,18 +25,7 @@ class Chunk(msgspec.Struct, frozen=True):
 
 def write_chunk(path: Path, chunk: Chunk) -> None:
     """Replaces the chunk before, as a whole or not at all; for its owner alone to read."""
-    partial = path.with_suffix(".partial")
-    partial.touch(mode=0o600)
-    with partial.open("wb") as file:
-        file.write(msgspec.json.encode(chunk))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    replace_file(path, msgspec.json.encode(chunk))
 
 
 def read_chunk(path: Path) -> Chunk | None:

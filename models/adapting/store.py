@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from models.durable import open_database
 from schemas.errors import DataInvalid
 
 _SCHEMA: Final = """
@@ -26,16 +27,9 @@ class AdaptStore:
 
     def __init__(self, path: Path) -> None:
         """Opens or makes the file. Raises DataInvalid where it is none of ours."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        self._database = sqlite3.connect(path, isolation_level=None, timeout=30.0)
         try:
-            self._database.execute("PRAGMA journal_mode = WAL")
-            # A commit returns when it is on the disk, not sooner.
-            self._database.execute("PRAGMA synchronous = FULL")
-            self._database.executescript(_SCHEMA)
+            self._database = open_database(path, _SCHEMA)
         except sqlite3.DatabaseError as error:
-            self._database.close()
             raise DataInvalid(
                 f"{path} holds no state of ours: {error}.", "Move it away."
             ) from error

@@ -12,6 +12,7 @@ import msgspec
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from models.durable import sync_folder
 from models.learning.adapter_layout import CONFIG_FILE, WEIGHTS_FILE
 from models.learning.lora import LoraShape
 from models.privacy.noise import Tensors
@@ -58,9 +59,9 @@ def write_adapter(folder: Path, adapter: Tensors, shape: LoraShape, base: str) -
             _write(partial / WEIGHTS_FILE, content)
             _write(partial / CONFIG_FILE, msgspec.json.format(msgspec.json.encode(config)))
             partial.chmod(0o755)
-            _sync_folder(partial)
+            sync_folder(partial)
             partial.rename(folder)
-            _sync_folder(folder.parent)
+            sync_folder(folder.parent)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return hashlib.sha256(content).hexdigest()
@@ -104,11 +105,3 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -27,6 +27,7 @@ from pathlib import Path
 import msgspec
 from safetensors.torch import load, save
 
+from models.durable import open_database
 from models.privacy.ledger import GENESIS, Entry, Opening, Round, link
 from models.privacy.ledger_schema import SCHEMA, Release, Resumed
 from models.privacy.noise import Tensors
@@ -42,19 +43,12 @@ class LedgerStore:
 
         What is read only refuses every change, also where a mistake of ours would make one.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # The noise in it is as secret as the key; SQLite's other files take these rights over.
-        path.touch(mode=0o600)
-        self._database = sqlite3.connect(path, isolation_level=None, timeout=30.0)
         try:
-            self._database.execute("PRAGMA journal_mode = WAL")
-            # A commit returns when it is on the disk, not sooner.
-            self._database.execute("PRAGMA synchronous = FULL")
-            self._database.executescript(SCHEMA)
-            self._database.execute(f"PRAGMA query_only = {'ON' if read_only else 'OFF'}")
+            # The noise in it is as secret as the key.
+            self._database = open_database(path, SCHEMA)
         except sqlite3.DatabaseError as error:
-            self._database.close()
             raise LedgerBroken(f"{path} is no ledger: {error}.", "Name another file.") from error
+        self._database.execute(f"PRAGMA query_only = {'ON' if read_only else 'OFF'}")
 
     def close(self) -> None:
         self._database.close()

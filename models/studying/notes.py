@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
 from pathlib import Path
 
 import msgspec
@@ -12,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from models.durable import replace_file
 from models.privacy.noise import Tensors
 from models.studying.reservoir import Reservoir
 from models.studying.texts import Text
@@ -85,21 +85,7 @@ def write_notes(path: Path, notes: Notes, tensors: Tensors) -> None:
     """Replaces the file at `path`, durable before this returns."""
     journal = torch.frombuffer(bytearray(msgspec.json.encode(notes)), dtype=torch.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(save(tensors | {_NOTES: journal}))
-            file.flush()
-            os.fsync(file.fileno())
-        Path(partial).rename(path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    replace_file(path, save(tensors | {_NOTES: journal}))
 
 
 def read_notes(path: Path) -> tuple[Notes, Tensors] | None:
