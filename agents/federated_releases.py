@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agents.federation import Federation
 from agents.releases import release_update
-from models.artifacts import store
+from models.artifacts import stored
 from schemas.events import ModelUpdate
 
 
@@ -19,6 +19,6 @@ def unpublished(federation: Federation, artifacts: str | None) -> list[ModelUpda
     for release in releases:
         record = release.record
         folder = federation.rounds.folder(record.model_version, record.context)
-        uri = folder.as_uri() if artifacts is None else store(folder, artifacts, folder.name)
+        uri = stored(folder, artifacts)
         found.append(release_update(federation.opening, rounds, release, uri))
     return found

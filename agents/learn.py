@@ -18,7 +18,6 @@ import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import torch
@@ -40,7 +39,7 @@ from agents.releases import (
 from agents.settings import GenerateSettings, LearnSettings, WorkerSettings
 from agents.standalone import run
 from agents.tracing import Attributes, make_tracing
-from models.artifacts import store
+from models.artifacts import stored
 from models.learning.examples import TrainingExample
 from models.learning.gate import LiveVersion
 from models.privacy.ledger import Round
@@ -123,15 +122,12 @@ class Learn:
 
     async def _take(self, record: Record) -> None:
         try:
-            event = codec.decode(self._topic, record.value or b"")
-            example, weight = let_through(event) if self._guarded else (event, 1.0)
+            example = read_example(self._topic, record.value)
             if example is None:
                 return
             source = f"{self._topic.name}/{record.partition}"
             self._waiting.add(example.example_id, record.timestamp_ms)
-            found = await self._in_thread(
-                self._learning.add, training_example(example, weight), source, record.offset + 1
-            )
+            found = await self._in_thread(self._learning.add, example, source, record.offset + 1)
         except EventInvalid as error:
             # Read again after a restart, it is buried again, under the same id.
             await bury(self._producer, record, "learn", error)
@@ -188,16 +184,14 @@ class Learn:
                 learning.opening,
                 rounds,
                 release,
-                self._stored(learning.rounds.folder(found.model_version, found.context)),
+                stored(
+                    learning.rounds.folder(found.model_version, found.context),
+                    self._settings.artifacts,
+                ),
             )
             for release in releases
             for found in [release.record]
         ]
-
-    def _stored(self, folder: Path) -> str:
-        """The URI of a version, where others can read it."""
-        base = self._settings.artifacts
-        return folder.as_uri() if base is None else store(folder, base, folder.name)
 
     async def _end(self) -> None:
         rounds = await self._in_thread(self._learning.store.rounds, self._settings.adapter)

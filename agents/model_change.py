@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import msgspec
 
+from models.engine.protocol import BASE_VERSION
 from schemas import codec, headers, ids
 from schemas.clock import now_ms
 from schemas.events import ModelUpdate
 from schemas.topics import MODEL_UPDATES
 from streams.producer import Delivered, Outgoing, Producer
+from streams.records import Record
 from streams.settings import KafkaSettings
 
 
@@ -26,6 +28,17 @@ def change_record(update: ModelUpdate, event_id: str, source: str) -> Outgoing:
     """The record that makes a version live."""
     made = headers.make_headers(MODEL_UPDATES, event_id, source)
     return Outgoing(MODEL_UPDATES, update.adapter, codec.checked(MODEL_UPDATES, update), made)
+
+
+def read_update(record: Record) -> ModelUpdate:
+    """What a record of `model-updates` says; a tombstone makes the base model live.
+
+    Raises EventInvalid.
+    """
+    if record.value is None:
+        return ModelUpdate(record.key_text or "", BASE_VERSION, "base", record.timestamp_ms)
+    update: ModelUpdate = codec.decode(MODEL_UPDATES, record.value)
+    return update
 
 
 def made_live(update: ModelUpdate, adapter: str, why: str, *, back: bool) -> ModelUpdate:

@@ -25,7 +25,7 @@ from agents.standalone import run
 from agents.study_records import judged_record, lesson_record, made_record, read_text
 from agents.study_settings import StudySettings
 from agents.studying import open_study
-from models.artifacts import store
+from models.artifacts import stored
 from models.learning.gate import LiveVersion
 from models.studying.study import Study
 from schemas.errors import EventInvalid
@@ -140,18 +140,13 @@ class StudyAgent:
         made = self._study.notes.made
         if made is None:
             return
-        uri = await self._in_thread(self._stored, Path(made.folder))
+        uri = await self._in_thread(stored, Path(made.folder), self._settings.artifacts)
         update, record = made_record(self._settings.adapter, made, uri)
         await self._producer.send(record)
         # Before the topic brings it back: the next candidate is compared with this one.
         self._live.update = update
         await self._in_thread(self._study.published)
         log.info("released %s", made.version)
-
-    def _stored(self, folder: Path) -> str:
-        """The URI of a version, where others can read it."""
-        base = self._settings.artifacts
-        return folder.as_uri() if base is None else store(folder, base, folder.name)
 
     def _read_live(self) -> LiveVersion | None:
         return read_live(self._live.update, self._settings.cache_dir / "study-gate")

@@ -17,12 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, TypeVar
 
+from agents.model_change import read_update
 from agents.settings import WorkerSettings
 from agents.standalone import run
 from agents.tracking.points import STATISTICS, Point, round_point, statistic_point
 from agents.tracking.settings import TrackSettings
 from agents.tracking.sinks import Sinks, refused
-from models.engine.protocol import BASE_VERSION
 from schemas import codec
 from schemas.errors import EventInvalid, SettingsInvalid
 from schemas.events import ModelUpdate
@@ -94,7 +94,7 @@ class Track:
         live: dict[str, str] = {}
         while True:
             for record in await follower.batch():
-                update = _update(record)
+                update: ModelUpdate | None = _decoded(MODEL_UPDATES, record)
                 if update is None:
                     continue
                 await self._steadily(partial(sinks.release, update))
@@ -123,20 +123,14 @@ class Track:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
-def _update(record: Record) -> ModelUpdate | None:
-    """A tombstone makes the base model live."""
-    if record.value is None:
-        return ModelUpdate(record.key_text or "", BASE_VERSION, "base", record.timestamp_ms)
-    found: ModelUpdate | None = _decoded(MODEL_UPDATES, record)
-    return found
-
-
 def _decoded(topic: Topic, record: Record) -> Any:
     """The event, or None for what is none; others say so, and bury it."""
     if topic is ANALYTICS and (record.key_text or "").partition("/")[0] not in STATISTICS:
         # Most statistics are not ours: not worth decoding.
         return None
     try:
+        if topic is MODEL_UPDATES:
+            return read_update(record)
         return codec.decode(topic, record.value or b"")
     except EventInvalid as error:
         log.warning("%s at %d/%d left out: %s", topic.name, record.partition, record.offset, error)

@@ -9,13 +9,13 @@ from pathlib import Path
 import msgspec
 
 from agents.learning_paths import ledger_path, versions_folder
+from agents.model_change import read_update
 from agents.releases import release_update
 from agents.settings import LearnSettings
 from models.engine.protocol import BASE_VERSION
 from models.privacy.ledger import Round, verify
 from models.privacy.ledger_schema import Release
 from models.privacy.ledger_store import LedgerStore
-from schemas import codec
 from schemas.errors import EventInvalid, ModelUnavailable
 from schemas.events import ModelUpdate
 from schemas.topics import MODEL_UPDATES
@@ -79,13 +79,8 @@ async def read_history(kafka: KafkaSettings, settings: LearnSettings) -> ModelHi
         records = [record async for record in subscription.present()]
     updates: list[ModelUpdate] = []
     for record in records:
-        if record.value is None:
-            updates.append(
-                ModelUpdate(record.key_text or "", BASE_VERSION, "base", record.timestamp_ms)
-            )
-            continue
         try:
-            updates.append(codec.decode(MODEL_UPDATES, record.value))
+            updates.append(read_update(record))
         except EventInvalid:
             # Those who serve leave it out as well, and bury it.
             continue

@@ -84,6 +84,14 @@ def store(folder: Path, base_uri: str, name: str) -> str:
         raise _unavailable(uri, error) from error
 
 
+def stored(folder: Path, base_uri: str | None) -> str:
+    """The URI of an adapter where others can read it: copied under `base_uri`, or where it is.
+
+    Raises as `store`.
+    """
+    return folder.as_uri() if base_uri is None else store(folder, base_uri, folder.name)
+
+
 def prune(cache: Path, used: Collection[Path], copies_max: int = COPIES_MAX) -> None:
     """Removes the copies that were longest unused, but none of `used`; and what fetches left."""
     copies = [path for path in cache.glob("[0-9a-f]*-*") if path not in used]

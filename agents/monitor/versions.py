@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 
+from agents.model_change import read_update
 from models.engine.protocol import BASE_VERSION
-from schemas import codec
 from schemas.errors import EventInvalid
 from schemas.events import ModelUpdate
-from schemas.topics import MODEL_UPDATES
 from streams.records import Record
 
 log = logging.getLogger("headwater.monitor")
@@ -23,15 +22,12 @@ class Versions:
 
     def take(self, record: Record) -> ModelUpdate | None:
         """The newest record of its adapter; None where it is malformed and changes nothing."""
-        if record.value is None:
-            update = ModelUpdate(record.key_text or "", BASE_VERSION, "base", record.timestamp_ms)
-        else:
-            try:
-                update = codec.decode(MODEL_UPDATES, record.value)
-            except EventInvalid as error:
-                # Those who serve leave it out as well, and bury it.
-                log.warning("update of %s left out: %s", record.key_text, error)
-                return None
+        try:
+            update = read_update(record)
+        except EventInvalid as error:
+            # Those who serve leave it out as well, and bury it.
+            log.warning("update of %s left out: %s", record.key_text, error)
+            return None
         self.live[update.adapter] = update
         # What a rollback says of itself is less than what was said at first.
         if update.origin != "rollback" or update.model_version not in self._known:
