@@ -13,13 +13,8 @@ def freshness_statistic(
     document_id: str, published_ms: int, retrievable_ms: int, replica: str
 ) -> Outgoing:
     """Document published → retrievable in one replica."""
-    statistic = Statistic(
-        name=DOCUMENT_FRESHNESS,
-        window_start_ms=published_ms,
-        window_end_ms=max(retrievable_ms, published_ms),
-        labels={"document_id": document_id, "replica": replica},
-        values={"freshness_ms": float(max(retrievable_ms - published_ms, 0))},
-    )
+    labels = {"document_id": document_id, "replica": replica}
+    statistic = _waited(DOCUMENT_FRESHNESS, labels, published_ms, retrievable_ms)
     key = f"{DOCUMENT_FRESHNESS}/{document_id}/{replica}"
     made = headers.make_headers(ANALYTICS, f"{key}@{published_ms}", "/agents/retrieve")
     return Outgoing(ANALYTICS, key, codec.encode(statistic), made)
@@ -49,13 +44,14 @@ def _feedback_statistic(
     example_id: str, model_version: str, given_ms: int, live_ms: int
 ) -> Outgoing:
     """Feedback given (its example's time) → part of a version that was published."""
-    statistic = Statistic(
-        name=FEEDBACK_FRESHNESS,
-        window_start_ms=given_ms,
-        window_end_ms=max(live_ms, given_ms),
-        labels={"example_id": example_id, "model_version": model_version},
-        values={"freshness_ms": float(max(live_ms - given_ms, 0))},
-    )
+    labels = {"example_id": example_id, "model_version": model_version}
+    statistic = _waited(FEEDBACK_FRESHNESS, labels, given_ms, live_ms)
     key = f"{FEEDBACK_FRESHNESS}/{model_version}/{example_id}"
     made = headers.make_headers(ANALYTICS, key, "/agents/learn")
     return Outgoing(ANALYTICS, key, codec.encode(statistic), made)
+
+
+def _waited(name: str, labels: dict[str, str], since_ms: int, until_ms: int) -> Statistic:
+    """Two clocks may differ: nothing takes effect before it came."""
+    until_ms = max(until_ms, since_ms)
+    return Statistic(name, since_ms, until_ms, labels, {"freshness_ms": float(until_ms - since_ms)})

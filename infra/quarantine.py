@@ -9,7 +9,6 @@ import msgspec
 
 from schemas import codec, headers
 from schemas.clock import now_ms
-from schemas.errors import EventInvalid
 from schemas.events import Outcome, Verdict
 from schemas.topics import OUTCOMES, VERDICTS
 from streams.producer import Outgoing, Producer
@@ -32,11 +31,7 @@ async def waiting(kafka: KafkaSettings) -> dict[str, Verdict]:
     """What is quarantined now, oldest first within each partition; by outcome_id."""
     found: dict[str, Verdict] = {}
     async with Subscription(kafka, VERDICTS, since="earliest") as subscription:
-        async for record in subscription.present():
-            try:
-                verdict: Verdict = codec.decode(VERDICTS, record.value or b"")
-            except EventInvalid:
-                continue
+        async for verdict in subscription.present_events():
             # A worker that was killed says the same again; an operator's word is the last.
             if verdict.decision == "quarantined":
                 found.setdefault(verdict.outcome_id, verdict)

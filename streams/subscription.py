@@ -107,6 +107,13 @@ class Subscription:
             yield record
             self.note(record)
 
+    async def present_events(self) -> AsyncIterator[Any]:
+        """Events up to the end of the topic; records that are no valid event are skipped."""
+        async for record in self.present():
+            event = self._event(record)
+            if event is not None:
+                yield event
+
     @asynccontextmanager
     async def _following(self) -> AsyncIterator[Follower]:
         start: Start = self._resume if self._resume is not None else self._since

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from infra.commands.pipes import ending_with_the_reader
+from infra.commands.progress import fetching
 from infra.commands.shell import AsJson, err, out, print_json, run
 from infra.flink.provision import FlinkDistribution, provision_flink
 from infra.flink.run import become_flink
@@ -71,12 +71,8 @@ def provision_windows() -> None:
 
 def fetched_flink() -> FlinkDistribution:
     """Flink's files, with a progress bar while they are made."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        task = progress.add_task("Flink", total=1.0)
-        return provision_flink(
-            lambda what, share: progress.update(task, description=what, completed=share)
-        )
+    with fetching("Flink") as report:
+        return provision_flink(report)
 
 
 def windows_wanted() -> bool:

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agents.gateway.settings import GatewaySettings
 from agents.monitor.settings import MonitorSettings
@@ -18,6 +17,7 @@ from infra.commands.analytics import windows_wanted
 from infra.commands.fleet import tell_devices
 from infra.commands.gate_set import make_gate_set
 from infra.commands.next_steps import next_steps, show_tracking
+from infra.commands.progress import fetching
 from infra.commands.shell import AsJson, err, out, print_json, run
 from infra.doctor import diagnose
 from infra.paths import LocalSettings
@@ -223,12 +223,8 @@ def doctor(as_json: AsJson = False) -> None:
 
 def fetched() -> KafkaDistribution:
     """Kafka's files, with a progress bar while they are fetched."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        task = progress.add_task("Kafka", total=1.0)
-        return provision(
-            lambda what, share: progress.update(task, description=what, completed=share)
-        )
+    with fetching("Kafka") as report:
+        return provision(report)
 
 
 async def supervised(river: River, work: Callable[[], Awaitable[Any]]) -> Any:

@@ -16,9 +16,7 @@ from msgspec import Meta
 
 from models.adapting.off_policy import Log
 from models.adapting.policy import Vector
-from schemas import codec
-from schemas.errors import DataInvalid, EventInvalid
-from schemas.events import Outcome
+from schemas.errors import DataInvalid
 from schemas.topics import OUTCOMES
 from streams.settings import KafkaSettings
 from streams.subscription import Subscription
@@ -86,11 +84,7 @@ async def read_outcomes(kafka: KafkaSettings) -> Rewards | Logged:
     """
     lines: dict[str, Line] = {}
     async with Subscription(kafka, OUTCOMES, since="earliest") as subscription:
-        async for record in subscription.present():
-            try:
-                outcome: Outcome = codec.decode(OUTCOMES, record.value or b"")
-            except EventInvalid:
-                continue
+        async for outcome in subscription.present_events():
             if outcome.choice is not None and outcome.reward is not None:
                 drawn = outcome.choice
                 lines[outcome.outcome_id] = Line(
