@@ -19,12 +19,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
-from agents.adapt_reports import SOURCE, policy_record, report_records
-from agents.adapt_settings import AdaptSettings, acts, guards_learning
-from agents.adapting import Adapting
-from agents.dead_letters import bury
+from agents.adapting.knowledge import Adapting
+from agents.adapting.reports import SOURCE, policy_record, report_records
+from agents.adapting.settings import AdaptSettings, acts, guards_learning
+from agents.runtime.dead_letters import bury
+from agents.runtime.standalone import run
 from agents.settings import LearnSettings, WorkerSettings
-from agents.standalone import run
 from schemas import codec, headers
 from schemas.errors import EventInvalid
 from schemas.events import Verdict

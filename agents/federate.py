@@ -24,12 +24,12 @@ from typing import Any, Final, TypeVar
 
 import torch
 
-from agents.asked_round import asked_record
-from agents.dead_letters import bury
-from agents.federate_settings import FederateSettings
-from agents.federated_releases import unpublished
-from agents.federation import Federation
-from agents.flower_round import (
+from agents.learning.adapter_learning import model_name
+from agents.learning.live_version import LiveUpdate, read_live
+from agents.learning.releases import begun_record, ended_record, round_record, update_record
+from agents.rounds.adapter_rounds import Federation
+from agents.rounds.asked_round import asked_record
+from agents.rounds.flower_round import (
     ADAPTER_FILE,
     RoundResult,
     clear_up,
@@ -37,14 +37,14 @@ from agents.flower_round import (
     round_folder,
     run_round,
 )
-from agents.learning import model_name
-from agents.live_version import LiveUpdate, read_live
-from agents.releases import begun_record, ended_record, round_record, update_record
-from agents.round_queue import Asked, RoundQueue
-from agents.round_records import ended_in, failed, finished, started
+from agents.rounds.queue import Asked, RoundQueue
+from agents.rounds.records import ended_in, failed, finished, started
+from agents.rounds.releases import unpublished
+from agents.rounds.settings import FederateSettings
+from agents.rounds.superlink import open_superlink
+from agents.runtime.dead_letters import bury
+from agents.runtime.standalone import run
 from agents.settings import GenerateSettings, LearnSettings, WorkerSettings
-from agents.standalone import run
-from agents.superlink import open_superlink
 from models.learning.gate import LiveVersion
 from models.privacy.ledger import Round
 from schemas import codec

@@ -18,22 +18,22 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from agents.blame import is_the_records_fault
-from agents.cancels import Cancels
-from agents.chunks import ChunkSender, Part
-from agents.dead_letters import bury
-from agents.draft import Draft, last_chunk, write_answer
-from agents.engines import make_engine
-from agents.finals import Finals
-from agents.fitting import shrunk
-from agents.generation_span import describe, generation_span
-from agents.identity import event_id
-from agents.intake import Intake, Taken
-from agents.metrics import MetricsPage
+from agents.generation.cancels import Cancels
+from agents.generation.chunks import ChunkSender, Part
+from agents.generation.draft import Draft, last_chunk, write_answer
+from agents.generation.engines import make_engine
+from agents.generation.finals import Finals
+from agents.generation.fitting import shrunk
+from agents.generation.span import describe, generation_span
+from agents.generation.updates import Updates
+from agents.runtime.blame import is_the_records_fault
+from agents.runtime.dead_letters import bury
+from agents.runtime.identity import event_id
+from agents.runtime.intake import Intake, Taken
+from agents.runtime.metrics import MetricsPage
+from agents.runtime.tracing import Tracing, make_tracing
+from agents.runtime.worker import follow_assignment, make_app, raw_topic, run
 from agents.settings import GenerateSettings, WorkerSettings
-from agents.tracing import Tracing, make_tracing
-from agents.updates import Updates
-from agents.worker import follow_assignment, make_app, raw_topic, run
 from models.engine.protocol import Engine
 from schemas import codec, headers
 from schemas.clock import now_ms

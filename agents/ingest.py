@@ -19,13 +19,13 @@ from functools import partial
 
 import numpy as np
 
-from agents.blame import together_or_alone
-from agents.dead_letters import bury
-from agents.document_passages import Split, decode_document, passage_records
-from agents.intake import Intake, Taken
+from agents.passages.document_passages import Split, decode_document, passage_records
+from agents.passages.written_passages import WrittenPassages, read_back
+from agents.runtime.blame import together_or_alone
+from agents.runtime.dead_letters import bury
+from agents.runtime.intake import Intake, Taken
+from agents.runtime.worker import follow_assignment, make_app, raw_topic, run
 from agents.settings import EmbedderSettings, IngestSettings, WorkerSettings
-from agents.worker import follow_assignment, make_app, raw_topic, run
-from agents.written_passages import WrittenPassages, read_back
 from models.documents import split_document
 from models.embedder import Embedder
 from schemas.errors import Fenced, SettingsInvalid

@@ -20,19 +20,26 @@ from typing import Final
 import msgspec
 from opentelemetry.trace import Span
 
-from agents.blame import is_the_records_fault
-from agents.dead_letters import bury
-from agents.exchange import Exchange, answered, asked, decode_feedback, make_example, teaches
-from agents.exchanges import Exchanges
-from agents.identity import event_id
-from agents.intake import Intake, Taken
-from agents.outcomes import make_outcome
-from agents.pseudonyms import Pseudonyms, open_pseudonyms
-from agents.read_committed import read_committed
+from agents.joining.exchange import (
+    Exchange,
+    answered,
+    asked,
+    decode_feedback,
+    make_example,
+    teaches,
+)
+from agents.joining.exchanges import Exchanges
+from agents.joining.outcomes import make_outcome
+from agents.joining.pseudonyms import Pseudonyms, open_pseudonyms
+from agents.joining.written_examples import WrittenExamples
+from agents.runtime.blame import is_the_records_fault
+from agents.runtime.dead_letters import bury
+from agents.runtime.identity import event_id
+from agents.runtime.intake import Intake, Taken
+from agents.runtime.read_committed import read_committed
+from agents.runtime.tracing import make_tracing
+from agents.runtime.worker import follow_assignment, make_app, raw_topic, run
 from agents.settings import JoinSettings, WorkerSettings
-from agents.tracing import make_tracing
-from agents.worker import follow_assignment, make_app, raw_topic, run
-from agents.written_examples import WrittenExamples
 from schemas import codec, headers
 from schemas.clock import now_ms
 from schemas.errors import EventInvalid, Fenced, HeadwaterError, SettingsInvalid

@@ -22,13 +22,11 @@ from typing import Any, Final, TypeVar
 
 import torch
 
-from agents.adapt_settings import AdaptSettings, guards_learning
-from agents.controls import LearningSwitch
-from agents.dead_letters import bury
-from agents.freshness import FeedbackWaiting
-from agents.learning import Learning, model_name
-from agents.live_version import LiveUpdate, read_live
-from agents.releases import (
+from agents.adapting.settings import AdaptSettings, guards_learning
+from agents.learning.adapter_learning import Learning, model_name
+from agents.learning.controls import LearningSwitch
+from agents.learning.live_version import LiveUpdate, read_live
+from agents.learning.releases import (
     begun_record,
     ended_record,
     progressive_record,
@@ -36,9 +34,11 @@ from agents.releases import (
     round_record,
     update_record,
 )
+from agents.runtime.dead_letters import bury
+from agents.runtime.freshness import FeedbackWaiting
+from agents.runtime.standalone import run
+from agents.runtime.tracing import Attributes, make_tracing
 from agents.settings import GenerateSettings, LearnSettings, WorkerSettings
-from agents.standalone import run
-from agents.tracing import Attributes, make_tracing
 from models.artifacts import stored
 from models.learning.examples import TrainingExample
 from models.learning.gate import LiveVersion

@@ -16,18 +16,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from agents.adapt_settings import AdaptSettings
-from agents.blame import is_the_records_fault, together_or_alone
-from agents.choices import Choices
-from agents.contexts import context_record
-from agents.dead_letters import bury
-from agents.indexes import open_index
-from agents.intake import Intake, Taken
-from agents.passage_feed import PassageFeed
-from agents.questions import Question, decode_prompt, question_text
+from agents.adapting.settings import AdaptSettings
+from agents.passages.passage_feed import PassageFeed
+from agents.retrieval.choices import Choices
+from agents.retrieval.contexts import context_record
+from agents.retrieval.indexes import open_index
+from agents.retrieval.questions import Question, decode_prompt, question_text
+from agents.runtime.blame import is_the_records_fault, together_or_alone
+from agents.runtime.dead_letters import bury
+from agents.runtime.intake import Intake, Taken
+from agents.runtime.tracing import Tracing, make_tracing
+from agents.runtime.worker import follow_assignment, make_app, raw_topic, run
 from agents.settings import EmbedderSettings, RetrieveSettings, WorkerSettings
-from agents.tracing import Tracing, make_tracing
-from agents.worker import follow_assignment, make_app, raw_topic, run
 from models.embedder import Embedder
 from models.retrieval.retriever import Found, Retriever
 from models.sketch import sketches

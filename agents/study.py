@@ -19,12 +19,12 @@ from typing import Any, TypeVar
 
 import torch
 
-from agents.live_version import LiveUpdate, read_live
+from agents.learning.live_version import LiveUpdate, read_live
+from agents.runtime.standalone import run
 from agents.settings import GenerateSettings, WorkerSettings
-from agents.standalone import run
-from agents.study_records import judged_record, lesson_record, made_record, read_text
-from agents.study_settings import StudySettings
-from agents.studying import open_study
+from agents.studying.opening import open_study
+from agents.studying.records import judged_record, lesson_record, made_record, read_text
+from agents.studying.settings import StudySettings
 from models.artifacts import stored
 from models.learning.gate import LiveVersion
 from models.studying.study import Study

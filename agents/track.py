@@ -17,9 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from agents.model_change import read_update
+from agents.learning.model_change import read_update
+from agents.runtime.standalone import run
 from agents.settings import WorkerSettings
-from agents.standalone import run
 from agents.tracking.points import STATISTICS, Point, round_point, statistic_point
 from agents.tracking.settings import TrackSettings
 from agents.tracking.sinks import Sinks, refused

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 
 from agents.edge.wire import SOCKET_FILE
-from agents.federate_settings import FederateSettings
-from agents.superlink import CA_FILE
+from agents.rounds.settings import FederateSettings
+from agents.rounds.superlink import CA_FILE
 from infra.part import Part
 from infra.paths import data_dir
 from infra.tls import own_certificates

@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from agents.ready_file import touch_ready_file
+from agents.runtime.ready_file import touch_ready_file
 
 ALLOWED: Final = frozenset(
     f"/v1/fleet/{call}"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from agents.learner_parts import open_learner
-from agents.learning import lora_shape, model_name
-from agents.learning_paths import learning_folder, ledger_path, versions_folder
+from agents.learning.adapter_learning import lora_shape, model_name
+from agents.learning.parts import open_learner
+from agents.learning.paths import learning_folder, ledger_path, versions_folder
 from agents.settings import GenerateSettings, LearnSettings
 from infra.learned_examples import read_cohorts
 from infra.privacy_report import read_spent

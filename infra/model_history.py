@@ -8,9 +8,9 @@ from pathlib import Path
 
 import msgspec
 
-from agents.learning_paths import ledger_path, versions_folder
-from agents.model_change import read_update
-from agents.releases import release_update
+from agents.learning.model_change import read_update
+from agents.learning.paths import ledger_path, versions_folder
+from agents.learning.releases import release_update
 from agents.settings import LearnSettings
 from models.engine.protocol import BASE_VERSION
 from models.privacy.ledger import Round, verify

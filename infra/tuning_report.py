@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import dataclass
 
-from agents.learning_paths import learning_folder
+from agents.learning.paths import learning_folder
 from agents.settings import LearnSettings
 from infra.privacy_report import read_spent
 from models.privacy.composition import composed_epsilon

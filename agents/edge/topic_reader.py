@@ -21,7 +21,7 @@ from typing import Final
 from agents.edge.example_files import decode_example
 from agents.edge.settings import EdgeSettings
 from agents.edge.store import ExampleStore
-from agents.ready_file import touch_ready_file
+from agents.runtime.ready_file import touch_ready_file
 from schemas.errors import DataInvalid, HeadwaterError
 from schemas.events import Event
 from schemas.topics import Topic

@@ -25,7 +25,7 @@ from agents.edge.limits import Pace, check_now, limit_process
 from agents.edge.settings import EdgeSettings
 from agents.edge.store import ExampleStore
 from agents.edge.wire import OK, SOCKET_FILE, receive, send
-from agents.ready_file import touch_ready_file
+from agents.runtime.ready_file import touch_ready_file
 from models.engine.load import Loaded, load
 from models.federation.local_step import local_delta
 from models.federation.work import LocalWork

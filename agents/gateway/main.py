@@ -14,8 +14,8 @@ from agents.gateway.access.bodies import LOOPBACK
 from agents.gateway.app import make_app
 from agents.gateway.settings import GatewaySettings
 from agents.gateway.state import Gateway
+from agents.runtime.standalone import run
 from agents.settings import EmbedderSettings, WorkerSettings
-from agents.standalone import run
 from schemas.errors import SettingsInvalid
 from streams.settings import KafkaSettings, load
 

@@ -17,8 +17,8 @@ from agents.gateway.openai.event_stream import Pings
 from agents.gateway.openai.positions import open_stream_secret
 from agents.gateway.settings import GatewaySettings
 from agents.gateway.vectors import Vectors
+from agents.runtime.tracing import make_tracing
 from agents.settings import EmbedderSettings
-from agents.tracing import make_tracing
 from streams.client import Client
 from streams.settings import KafkaSettings
 

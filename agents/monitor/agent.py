@@ -17,7 +17,6 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from agents.metrics import MetricsPage
 from agents.monitor.board import Board
 from agents.monitor.drift.acts import records_of
 from agents.monitor.drift.drifts import Drift, Drifts, Observed, observed
@@ -27,8 +26,9 @@ from agents.monitor.events import EventFigures
 from agents.monitor.figures import LASTING, show_statistic
 from agents.monitor.lag import LagReader
 from agents.monitor.settings import MonitorSettings
+from agents.runtime.metrics import MetricsPage
+from agents.runtime.standalone import run
 from agents.settings import LearnSettings, WorkerSettings
-from agents.standalone import run
 from schemas import codec
 from schemas.clock import now_ms
 from schemas.errors import EventInvalid, Fenced, HeadwaterError

@@ -9,7 +9,7 @@ from typing import Final
 
 from prometheus_client import Counter
 
-from agents.controls import read_control
+from agents.learning.controls import read_control
 from agents.monitor.board import Board
 from agents.monitor.lag import Lag
 from agents.monitor.rounds import FederatedFigures

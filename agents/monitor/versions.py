@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from agents.model_change import read_update
+from agents.learning.model_change import read_update
 from models.engine.protocol import BASE_VERSION
 from schemas.errors import EventInvalid
 from schemas.events import ModelUpdate

@@ -14,7 +14,7 @@ import threading
 
 import msgspec
 
-from agents.learning_paths import gate_set_path
+from agents.learning.paths import gate_set_path
 from agents.settings import LearnSettings
 from agents.tuning.chunk import Chunk, read_chunk, write_chunk
 from agents.tuning.contestant import Contestant

@@ -8,9 +8,9 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from agents.learner_parts import open_learner, promised
-from agents.learning import lora_shape
-from agents.promise import open_promise
+from agents.learning.adapter_learning import lora_shape
+from agents.learning.parts import open_learner, promised
+from agents.learning.promise import open_promise
 from agents.settings import LearnSettings
 from agents.tuning.chunk import Chunk
 from models.engine.load import Loaded

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.learning_paths import learning_folder
+from agents.learning.paths import learning_folder
 from agents.settings import LearnSettings
 from models.learning.tuning import Candidate, Schedule, schedule_of
 from models.privacy.composition import epsilon_share

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from agents.releases import run_name
+from agents.learning.releases import run_name
 from agents.tuning.contest import Contest
 from schemas import codec, headers
 from schemas.events import TUNING_ENDED, TUNING_RUNG, Statistic

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from agents.asked_round import asked_record
-from agents.federate_settings import FederateSettings
-from agents.flower_round import ADAPTER_FILE, run_round
-from agents.superlink import APP
+from agents.rounds.asked_round import asked_record
+from agents.rounds.flower_round import ADAPTER_FILE, run_round
+from agents.rounds.settings import FederateSettings
+from agents.rounds.superlink import APP
 from infra.bench import torch_client_app
 from infra.bench.wire_meter import WireMeter
 from infra.fleet.local import LocalFleet, fill_store, local_fleet

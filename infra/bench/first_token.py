@@ -6,8 +6,8 @@ import time
 from contextlib import aclosing
 from typing import Any, Final
 
-from agents.contexts import found_passage
-from agents.draft import Draft, make_request
+from agents.generation.draft import Draft, make_request
+from agents.retrieval.contexts import found_passage
 from infra.measure import percentiles
 from models.embedder import Embedder
 from models.engine.torch_engine import TorchEngine

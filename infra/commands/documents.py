@@ -39,8 +39,8 @@ def documents(
 
     Fails where articles to come do not get easier, or general perplexity rises by over 2 %.
     """
-    from agents.study_settings import StudySettings
-    from agents.studying import curriculum
+    from agents.studying.opening import curriculum
+    from agents.studying.settings import StudySettings
     from infra.evaluation.documents import Trial, articles_of, verdict
     from infra.evaluation.squad import read_squad
     from infra.evaluation.tracked import track_evaluation

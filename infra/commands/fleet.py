@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agents.ready_file import HEARTBEAT_S, touch_ready_file
+from agents.runtime.ready_file import HEARTBEAT_S, touch_ready_file
 from infra.commands.edge import edge_app
 from infra.commands.shell import AsJson, err, out, print_json, run
 from schemas.errors import DataInvalid, SettingsInvalid
 from streams.settings import load
 
 if TYPE_CHECKING:
-    from agents.superlink import SuperLink
+    from agents.rounds.superlink import SuperLink
     from infra.federation import Operator
     from infra.part import Part
     from infra.supervisor import Notice
@@ -136,7 +136,7 @@ def ask_round(
 
 
 async def _ask_round(adapter: str, round_id: str, wait: bool, as_json: bool) -> None:
-    from agents.asked_round import asked_record
+    from agents.rounds.asked_round import asked_record
     from schemas.events import FederatedRound
     from schemas.topics import FEDERATED_ROUNDS
     from streams.producer import Producer
@@ -181,7 +181,7 @@ def _print_event(event: object, as_json: bool) -> None:
 
 
 def _superlink() -> SuperLink:
-    from agents.superlink import open_superlink
+    from agents.rounds.superlink import open_superlink
     from infra.federation import operator_settings
 
     return open_superlink(operator_settings())

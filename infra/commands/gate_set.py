@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agents.learning_paths import gate_set_path
+from agents.learning.paths import gate_set_path
 from agents.settings import LearnSettings
 from streams.settings import load
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from agents.controls import control_record, read_control
+from agents.learning.controls import control_record, read_control
 from agents.settings import LearnSettings
 from infra.commands.progress import progress
 from infra.commands.shell import AsJson, out, print_json, run

@@ -12,7 +12,7 @@ import typer
 
 from agents.gateway.settings import GatewaySettings
 from agents.monitor.settings import MonitorSettings
-from agents.study_settings import StudySettings
+from agents.studying.settings import StudySettings
 from infra.commands.analytics import windows_wanted
 from infra.commands.fleet import tell_devices
 from infra.commands.gate_set import make_gate_set

@@ -9,7 +9,7 @@ import msgspec
 import typer
 from rich.table import Table
 
-from agents.model_change import made_live, publish
+from agents.learning.model_change import made_live, publish
 from agents.settings import LearnSettings
 from infra.commands.shell import AsJson, out, print_json, run
 from schemas.errors import ModelUnavailable

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from agents.adapt_settings import AdaptSettings
-from agents.learning_paths import ledger_path
-from agents.pseudonyms import open_pseudonyms
+from agents.adapting.settings import AdaptSettings
+from agents.joining.pseudonyms import open_pseudonyms
+from agents.learning.paths import ledger_path
 from agents.settings import JoinSettings, LearnSettings
 from infra.commands.progress import progress
 from infra.commands.shell import AsJson, err, out, print_json

@@ -12,11 +12,11 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
-from agents.adapt_settings import AdaptSettings
+from agents.adapting.settings import AdaptSettings
 from agents.edge.settings import EdgeSettings
-from agents.federate_settings import FederateSettings
 from agents.gateway.settings import GatewaySettings
 from agents.monitor.settings import MonitorSettings
+from agents.rounds.settings import FederateSettings
 from agents.settings import (
     EmbedderSettings,
     GenerateSettings,
@@ -27,7 +27,7 @@ from agents.settings import (
     RetrieveSettings,
     WorkerSettings,
 )
-from agents.study_settings import StudySettings
+from agents.studying.settings import StudySettings
 from agents.tracking.settings import TrackSettings
 from infra.paths import LocalSettings
 from models.cache import user_cache_dir

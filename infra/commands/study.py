@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from agents.study_settings import StudySettings
+from agents.studying.settings import StudySettings
 from infra.commands.shell import AsJson, out, print_json
 from schemas.errors import DataInvalid
 from streams.settings import load

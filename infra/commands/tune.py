@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from agents.adapt_settings import AdaptSettings, guards_learning
+from agents.adapting.settings import AdaptSettings, guards_learning
 from agents.settings import GenerateSettings, LearnSettings
 from infra.commands.gate_set import make_gate_set
 from infra.commands.shell import AsJson, err, out, print_json, run
@@ -45,7 +45,7 @@ def tune(
     # Imported late: torch.
     import torch
 
-    from agents.learning import model_name
+    from agents.learning.adapter_learning import model_name
     from agents.tuning.contest import Contest
     from agents.tuning.stream import tune_on_file, tune_on_topic
 
@@ -79,7 +79,7 @@ def _rules(
     public: bool,
     name: str,
 ) -> TuningRules:
-    from agents.learner_parts import optimizer_of
+    from agents.learning.parts import optimizer_of
     from agents.tuning.rules import TuningRules
     from models.learning.tuning import candidates_of
 

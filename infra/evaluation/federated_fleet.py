@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from agents.federate_settings import FederateSettings
+from agents.rounds.settings import FederateSettings
 from infra.evaluation.federated_devices import Device, Setting
 from infra.evaluation.federation import Exchange, Trial
 from infra.fleet.local import fill_store, local_fleet

@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import torch
 
-from agents.federate_settings import FederateSettings
+from agents.rounds.settings import FederateSettings
 from infra.fleet.local import fill_store
 from infra.fleet.rounds import MixedRounds
 from infra.fleet.simulation import end_simulation, simulation_part

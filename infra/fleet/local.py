@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agents.edge.keys import make_key
 from agents.edge.store import ExampleStore
-from agents.superlink import CA_FILE, SuperLink
+from agents.rounds.superlink import CA_FILE, SuperLink
 from infra.federation import KEY_FILE, Door, device_parts, serving_parts
 from infra.part import Part
 from infra.ports import free_ports

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.federate_settings import FederateSettings
-from agents.flower_round import ADAPTER_FILE, RoundResult, read_result, run_config, run_round
-from agents.superlink import RunStatus
+from agents.rounds.flower_round import ADAPTER_FILE, RoundResult, read_result, run_config, run_round
+from agents.rounds.settings import FederateSettings
+from agents.rounds.superlink import RunStatus
 from infra.fleet.local import LocalFleet
 from infra.fleet.simulation import simulated_round
 from models.federation.layout import Flat

@@ -22,8 +22,8 @@ from flwr.serverapp import Grid, ServerApp
 from agents.edge.settings import EdgeSettings
 from agents.edge.wire import OK, receive, send
 from agents.federated.server_app import run_once
-from agents.ready_file import touch_ready_file
-from agents.superlink import APP
+from agents.rounds.superlink import APP
+from agents.runtime.ready_file import touch_ready_file
 from infra.federation import flower_env
 from infra.fleet.simulated_client import simulated_client
 from infra.part import Part

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Final, NoReturn
 
-from agents.ready_file import touch_ready_file
+from agents.runtime.ready_file import touch_ready_file
 from infra.flink.cluster import follow, job_runs, wait_for_cluster
 from infra.flink.job import job_name, make_order
 from infra.flink.provision import FlinkDistribution

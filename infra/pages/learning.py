@@ -8,7 +8,7 @@ from typing import Any, Final
 from nicegui import ui
 
 from agents.gateway.errors import ApiError
-from agents.model_change import made_live, publish
+from agents.learning.model_change import made_live, publish
 from infra.pages.learning_state import LearningState, LearningWatch
 from infra.pages.visitor import Visitor, tell
 from schemas.errors import HeadwaterError

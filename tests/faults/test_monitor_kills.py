@@ -14,7 +14,7 @@ from monitors import publish_statistics
 from stage import kill
 from windows_by_hand import MINUTE_MS, rated, thumbs
 
-from agents.model_change import publish
+from agents.learning.model_change import publish
 from infra.ports import free_ports
 from infra.river import agent_part
 from infra.supervisor import Supervisor

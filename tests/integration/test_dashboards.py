@@ -22,11 +22,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from windows_by_hand import one_of_each
 
-from agents.asked_round import asked_record, event_record
-from agents.controls import control_record
 from agents.gateway.metrics import GatewayMetrics
-from agents.metrics import UpdateMetrics
-from agents.model_change import change_record
+from agents.learning.controls import control_record
+from agents.learning.model_change import change_record
+from agents.rounds.asked_round import asked_record, event_record
+from agents.runtime.metrics import UpdateMetrics
 from infra.ports import free_ports
 from models.engine.options import TorchEngineOptions
 from models.engine.torch_engine import TorchEngine

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from tiny_model import build_tiny_model
 
-from agents.superlink import APP
+from agents.rounds.superlink import APP
 from infra.ports import free_ports
 from models.engine.load import load
 from models.federation.outcome import OUTCOME_FILE

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from agents.finals import Finals
-from agents.written_passages import read_back
+from agents.generation.finals import Finals
+from agents.passages.written_passages import read_back
 from schemas import codec
 from schemas.errors import Fenced, RecordTooLarge
 from schemas.events import Generation, Timings, Usage

@@ -13,7 +13,7 @@ import pytest
 from broker import own_river, running
 from federated_river import FederatedRiver, federated_river
 
-from agents.superlink import APP, SuperLink
+from agents.rounds.superlink import APP, SuperLink
 from infra.local_kafka import LocalKafka
 from models.engine.load import load
 from models.federation.outcome import OUTCOME_FILE
@@ -95,7 +95,7 @@ async def story(
             await timed(lambda n=number: plain_round(river, adapter, river.folder / f"p{n}"))
         )
         ours.append(await timed(lambda n=number: through_river(f"r{n}")))
-    monkeypatch.setattr("agents.superlink.APP", torch_app)
+    monkeypatch.setattr("agents.rounds.superlink.APP", torch_app)
     loading = await timed(lambda: plain_round(river, adapter, river.folder / "torch"))
     return ours, plain, loading
 

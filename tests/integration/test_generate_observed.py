@@ -15,8 +15,8 @@ from opentelemetry.trace import SpanKind
 from streams_by_hand import HandStream
 
 from agents.generate import Generate
+from agents.runtime.tracing import Tracing
 from agents.settings import GenerateSettings
-from agents.tracing import Tracing
 from infra.ports import free_ports
 from models.engine.options import TorchEngineOptions
 from models.engine.torch_engine import TorchEngine

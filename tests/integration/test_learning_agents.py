@@ -21,7 +21,7 @@ from mlflow.tracking import MlflowClient
 from stage import kill
 from workers import agent_parts
 
-from agents.controls import control_record
+from agents.learning.controls import control_record
 from agents.settings import LearnSettings
 from agents.tracking.settings import TrackSettings
 from agents.tracking.tensorboard_files import read_steps

@@ -12,7 +12,7 @@ import pytest
 from monitors import monitoring, page, publish_statistics
 from windows_by_hand import MINUTE_MS, one_of_each, rated, thumbs
 
-from agents.model_change import publish
+from agents.learning.model_change import publish
 from schemas import codec
 from schemas.clock import now_ms
 from schemas.events import DRIFT_DETECTED, ModelUpdate, Statistic

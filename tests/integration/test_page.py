@@ -14,7 +14,7 @@ from gateways import gateways
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from workers import Workers
 
-from agents.model_change import publish
+from agents.learning.model_change import publish
 from schemas import codec, headers, ids
 from schemas.events import QUALITY, ModelUpdate, Statistic
 from schemas.topics import ANALYTICS, MODEL_UPDATES

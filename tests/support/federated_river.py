@@ -12,7 +12,7 @@ from fleet import make_fleet
 from learning_agents import QUESTIONS
 from workers import agent_parts
 
-from agents.asked_round import asked_record
+from agents.rounds.asked_round import asked_record
 from infra.fleet.local import LocalFleet
 from infra.part import Part
 from infra.river import FEDERATE

@@ -6,8 +6,8 @@ import random
 from collections.abc import Iterable
 from pathlib import Path
 
-from agents.adapt_settings import AdaptSettings
-from agents.adapting import Adapting
+from agents.adapting.knowledge import Adapting
+from agents.adapting.settings import AdaptSettings
 from models.adapting.features import QUESTION_FEATURES
 from schemas import codec, headers
 from schemas.events import Choice, Outcome

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from outcomes import adapting, an_outcome
 
-from agents.adapting import Adapting
+from agents.adapting.knowledge import Adapting
 
 EVENTS = 400
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from agents.chunks import Part
-from agents.draft import Draft, last_chunk, write_answer
-from agents.fitting import shrunk
+from agents.generation.chunks import Part
+from agents.generation.draft import Draft, last_chunk, write_answer
+from agents.generation.fitting import shrunk
 from models.engine.protocol import GenerationRequest, Piece
 from schemas import codec, limits
 from schemas.errors import RecordTooLarge

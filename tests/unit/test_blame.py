@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from agents.blame import together_or_alone
+from agents.runtime.blame import together_or_alone
 from schemas.errors import BrokerUnreachable, IndexRefused
 
 pytestmark = pytest.mark.asyncio

@@ -9,14 +9,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from agents.adapt_settings import AdaptSettings, guards_learning
-from agents.choices import Choices
-from agents.contexts import context_record
-from agents.draft import Draft, make_request
+from agents.adapting.settings import AdaptSettings, guards_learning
 from agents.gateway.openai.prompts import leaves_options
 from agents.gateway.openai.requests import ChatRequest
+from agents.generation.draft import Draft, make_request
 from agents.learn import let_through
-from agents.questions import Question
+from agents.retrieval.choices import Choices
+from agents.retrieval.contexts import context_record
+from agents.retrieval.questions import Question
 from agents.settings import LearnSettings
 from models.adapting.features import QUESTION_FEATURES
 from schemas import codec

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from agents.chunks import ChunkSender, Part, joined
+from agents.generation.chunks import ChunkSender, Part, joined
 from schemas.events import TokenLogprob
 
 LONG_MS = 60_000.0

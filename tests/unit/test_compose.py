@@ -14,11 +14,11 @@ from pydantic_settings import BaseSettings
 from ruamel.yaml import YAML
 
 from agents import settings as agent_settings
-from agents.adapt_settings import AdaptSettings
-from agents.federate_settings import FederateSettings
+from agents.adapting.settings import AdaptSettings
 from agents.gateway.settings import GatewaySettings
 from agents.monitor.settings import MonitorSettings
-from agents.study_settings import StudySettings
+from agents.rounds.settings import FederateSettings
+from agents.studying.settings import StudySettings
 from agents.tracking.settings import TrackSettings
 from infra.paths import LocalSettings
 from streams.settings import KafkaSettings

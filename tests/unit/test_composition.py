@@ -14,7 +14,7 @@ import torch
 from tiny_adapter import tiny_tensors, write_tiny_adapter
 from tiny_model import build_tiny_model
 
-from agents.composition import Composition
+from agents.generation.composition import Composition
 from models.engine.options import TorchEngineOptions
 from models.engine.protocol import GenerationRequest, SamplingParams
 from models.engine.torch_engine import TorchEngine

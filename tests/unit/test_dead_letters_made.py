@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from agents.dead_letters import make_letter
+from agents.runtime.dead_letters import make_letter
 from infra.dead_letters import original
 from schemas import codec, limits
 from schemas.errors import EventInvalid

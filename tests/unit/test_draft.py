@@ -11,9 +11,9 @@ import pytest_asyncio
 from jsonschema import Draft202012Validator
 from tiny_model import build_tiny_model
 
-from agents.chunks import Part, joined
-from agents.draft import Draft, write_answer
-from agents.sampling import logprob_event, request_of_choice, sampling_params
+from agents.generation.chunks import Part, joined
+from agents.generation.draft import Draft, write_answer
+from agents.generation.sampling import logprob_event, request_of_choice, sampling_params
 from models.engine import protocol
 from models.engine.options import TorchEngineOptions
 from models.engine.protocol import GenerationRequest, SamplingParams

@@ -5,8 +5,15 @@ from __future__ import annotations
 import pytest
 from exchange_records import a_context, a_feedback, a_generation
 
-from agents.exchange import Exchange, answered, asked, decode_feedback, make_example, teaches
-from agents.pseudonyms import Pseudonyms
+from agents.joining.exchange import (
+    Exchange,
+    answered,
+    asked,
+    decode_feedback,
+    make_example,
+    teaches,
+)
+from agents.joining.pseudonyms import Pseudonyms
 from schemas import codec, ids
 from schemas.errors import EventInvalid, SettingsInvalid
 from schemas.events import Example, Feedback

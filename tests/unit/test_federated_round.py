@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from agents.federated.server_app import do_round
 from agents.federated.task import RunSettings, run_settings
-from agents.superlink import APP
+from agents.rounds.superlink import APP
 from models.federation.deltas import pack
 from models.federation.layout import Flat
 from models.federation.outcome import SUM_FILE, Outcome

@@ -14,11 +14,11 @@ import torch
 from safetensors.numpy import load_file
 from tiny_model import build_tiny_model
 
-from agents.federate_settings import FederateSettings
-from agents.federation import Federation
-from agents.learning import Learning
+from agents.learning.adapter_learning import Learning
+from agents.rounds.adapter_rounds import Federation
+from agents.rounds.settings import FederateSettings
+from agents.rounds.superlink import Node
 from agents.settings import LearnSettings
-from agents.superlink import Node
 from models.federation.layout import Flat, flatten
 from models.learning.adapter_files import read_adapter
 from models.learning.examples import TrainingExample

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agents.identity import event_id
+from agents.runtime.identity import event_id
 from schemas import limits
 from schemas.errors import EventInvalid
 from streams.records import Record

@@ -58,7 +58,7 @@ def test_the_public_door_reaches_the_command_line_only_from_its_main() -> None:
     ("package", "source"),
     [
         ("schemas", "from streams import client"),
-        ("streams", "def late():\n    import agents.worker"),
+        ("streams", "def late():\n    import agents.runtime.worker"),
         ("models", "from schemas import events"),
         ("models", "import schemas.events"),
         ("models", "from streams.settings import load"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agents.intake import Intake, Taken
+from agents.runtime.intake import Intake, Taken
 
 pytestmark = pytest.mark.asyncio
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from malformed_inside import DIM, EMBEDDER, passage_kinds
 
-from agents.passage_records import decode_change
+from agents.passages.passage_records import decode_change
 from schemas import codec
 from schemas.errors import EventInvalid
 from schemas.events import Passage

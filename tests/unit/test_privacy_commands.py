@@ -10,10 +10,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from agents.model_change import made_live
-from agents.promise import check_promise
-from agents.pseudonyms import open_pseudonyms
-from agents.releases import release_update
+from agents.joining.pseudonyms import open_pseudonyms
+from agents.learning.model_change import made_live
+from agents.learning.promise import check_promise
+from agents.learning.releases import release_update
 from agents.settings import JoinSettings, LearnSettings
 from infra.cli import cli
 from infra.model_history import ModelHistory, read_learned

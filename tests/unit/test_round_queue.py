@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from agents.round_queue import RoundQueue
+from agents.rounds.queue import RoundQueue
 from schemas.events import FederatedRound
 
 Status = Literal["asked", "started", "finished", "failed"]

@@ -12,10 +12,10 @@ from app_grid import AppGrid, trainers
 from flwr.common.secure_aggregation.secaggplus_constants import Stage
 from safetensors.numpy import save_file
 
-from agents.federate_settings import FederateSettings
 from agents.federated.server_app import do_round
 from agents.federated.task import run_settings
-from agents.superlink import APP
+from agents.rounds.settings import FederateSettings
+from agents.rounds.superlink import APP
 from models.federation.deltas import pack
 from models.federation.layout import Flat
 from models.federation.outcome import SUM_FILE, Outcome

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from agents.study_records import made_record, read_text
-from agents.study_settings import StudySettings
-from agents.studying import _number, curriculum
+from agents.studying.opening import _number, curriculum
+from agents.studying.records import made_record, read_text
+from agents.studying.settings import StudySettings
 from infra.cli import cli
 from infra.demo.general_texts import general_items, write_general_set
 from models.studying.general import read_general_set

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from agents import swaps
-from agents.swaps import Lane, Swap, decode_swap
+from agents.generation import swaps
+from agents.generation.swaps import Lane, Swap, decode_swap
 from schemas import codec
 from schemas.errors import ArtifactInvalid, ArtifactUnavailable, EventInvalid, ModelBusy
 from schemas.events import ModelUpdate

@@ -11,8 +11,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanContext, SpanKind
 from otlp import collector
 
-from agents.generation_span import describe, generation_span
-from agents.tracing import Tracing, make_tracing
+from agents.generation.span import describe, generation_span
+from agents.runtime.tracing import Tracing, make_tracing
 from schemas import headers
 from schemas.events import Context, Generation, Message, Prompt, Sampling, Timings, Usage
 from schemas.topics import DOCUMENTS, FEEDBACK, PROMPTS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.written_passages import WrittenPassages
+from agents.passages.written_passages import WrittenPassages
 
 # A history: each step gives a document so many passages (0 deletes it).
 HISTORIES = st.lists(st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 5)))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from agents.asked_round import asked_record
-from agents.controls import control_record
-from agents.model_change import change_record, made_live
+from agents.learning.controls import control_record
+from agents.learning.model_change import change_record, made_live
 from agents.monitor.drift.drifts import Drift
 from agents.monitor.drift.rules import Verdict
 from agents.monitor.settings import Action
 from agents.monitor.versions import Versions
+from agents.rounds.asked_round import asked_record
 from schemas import codec, headers, limits
 from schemas.events import DRIFT_DETECTED, Statistic
 from schemas.topics import ANALYTICS

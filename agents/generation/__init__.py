@@ -1,0 +1,1 @@
+"""From a context to chunks and one finished record; and how adapters go live meanwhile."""

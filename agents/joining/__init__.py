@@ -1,0 +1,1 @@
+"""Feedback with its prompt and its answer, under a pseudonym, once."""

@@ -1,0 +1,1 @@
+"""An adapter's learning: its promise, its releases, what is live, and whether it learns."""

@@ -1,0 +1,1 @@
+"""Between documents and passages: written by ingest, followed by retrieve."""

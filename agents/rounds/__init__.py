@@ -1,0 +1,1 @@
+"""Federated rounds at a SuperLink: asked for, run, told of, released."""

@@ -1,0 +1,1 @@
+"""What every agent's process needs: a worker, its readiness, its metrics, dead letters."""

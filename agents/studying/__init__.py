@@ -1,0 +1,1 @@
+"""What the agent that studies passages sets, opens and tells."""
