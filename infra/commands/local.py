@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -30,6 +31,7 @@ from infra.river import (
     FEDERATE,
     GATEWAY,
     MONITOR,
+    SERVING,
     STUDY,
     TRACK,
     River,
@@ -74,8 +76,10 @@ def up(
         _federating(operator),
         _wanted(operator),
         windows_wanted(),
+        needed=SERVING,
     )
-    river.parts.extend([] if operator is None else operator.parts)
+    if operator is not None:
+        river.parts.extend(replace(part, needed=False) for part in operator.parts)
 
     async def work() -> None:
         next_steps(river, gateway.port)
@@ -233,10 +237,12 @@ async def supervised(river: River, work: Callable[[], Awaitable[Any]]) -> Any:
 
 
 def _show(notice: Notice) -> None:
-    if notice.what != "started":
-        err.print(
-            f"{notice.part} {notice.what} {notice.detail}".rstrip(), style="dim", markup=False
-        )
+    if notice.what == "started":
+        return
+    line = f"{notice.part} {notice.what} {notice.detail}".rstrip()
+    if notice.what == "left down":
+        line = f"{notice.part} is left down, the others go on. {notice.detail}"
+    err.print(line, style="red" if notice.what == "left down" else "dim", markup=False)
 
 
 def _ports() -> tuple[int, int, int]:

@@ -114,6 +114,26 @@ async def test_a_part_that_never_gets_ready_stops_the_others(tmp_path: Path) -> 
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("script", ["raise SystemExit('ε is -1')", READY + "raise SystemExit('ε')"])
+async def test_a_part_that_is_not_needed_is_left_down(tmp_path: Path, script: str) -> None:
+    notices: list[Notice] = []
+    parts = [
+        Part("learn", python(script), needed=False),
+        Part("worker", python(STAY), after=("learn",)),
+    ]
+
+    async def until_left_down() -> bool:
+        await until(lambda: "left down" in [notice.what for notice in notices])
+        return alive(supervisor.pids()["worker"])
+
+    supervisor = Supervisor(parts, tmp_path, notices.append, deaths_max=1)
+    assert await supervisor.run(until_left_down)
+    (left,) = [notice for notice in notices if notice.what == "left down"]
+    assert left.part == "learn"
+    assert "ε" in left.detail
+
+
+@pytest.mark.asyncio
 async def test_a_part_that_is_not_ready_in_time_fails(tmp_path: Path) -> None:
     part = Part("worker", python("import time; time.sleep(60)"), ready_deadline_s=0.3)
     with pytest.raises(WorkerFailed, match=r"not ready within 0\.3 s"):
