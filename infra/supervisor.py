@@ -9,14 +9,14 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from infra.lifeline import Lifeline
 from infra.log_files import limit_size
 from infra.part import Part, RunningPart
-from schemas.errors import SettingsInvalid, WorkerFailed
+from infra.start_order import start_order
+from schemas.errors import WorkerFailed
 
 QUICK_DEATH_S = 30.0  # a part that lived longer starts with a clean record
 BACKOFF_FIRST_S = 0.5
@@ -189,29 +189,3 @@ class Supervisor:
         else:
             for running in self._running.values():
                 running.kill()
-
-
-def start_order(parts: Sequence[Part]) -> list[list[Part]]:
-    """Group parts so that each needs only parts of earlier groups.
-
-    Raises SettingsInvalid for a name that is unknown or taken twice, and for a cycle.
-    """
-    by_name = {part.name: part for part in parts}
-    unknown = {name for part in parts for name in part.after} - by_name.keys()
-    if unknown or len(by_name) < len(parts):
-        raise SettingsInvalid(
-            f"Parts have unknown needs {sorted(unknown)} or share a name.",
-            "Name each part once, and only name parts that run.",
-        )
-    sorter = TopologicalSorter({part.name: part.after for part in parts})
-    try:
-        sorter.prepare()
-    except CycleError as error:
-        raise SettingsInvalid(
-            f"Parts wait for each other: {error.args[1]}.", "Break the cycle."
-        ) from error
-    levels = []
-    while names := sorter.get_ready():
-        levels.append([by_name[name] for name in names])
-        sorter.done(*names)
-    return levels

@@ -17,7 +17,7 @@ from agents.studying.settings import StudySettings
 from infra.commands.analytics import windows_wanted
 from infra.commands.fleet import tell_devices
 from infra.commands.gate_set import make_gate_set
-from infra.commands.next_steps import next_steps, show_tracking
+from infra.commands.next_steps import next_steps, serve_it, show_tracking
 from infra.commands.progress import fetching
 from infra.commands.shell import AsJson, err, out, print_json, run
 from infra.doctor import diagnose
@@ -151,6 +151,8 @@ def demo(
     if summary is None:
         raise typer.Exit(130)
     print_json(summary)
+    if once:
+        serve_it()
 
 
 def agent(name: Annotated[str, typer.Argument(help=", ".join(_WORKERS))]) -> None:

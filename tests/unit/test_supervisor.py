@@ -16,7 +16,8 @@ import pytest
 
 from infra.log_files import last_lines, limit_size
 from infra.part import Part
-from infra.supervisor import Notice, Supervisor, start_order
+from infra.start_order import start_order
+from infra.supervisor import Notice, Supervisor
 from schemas.errors import SettingsInvalid, WorkerFailed
 
 READY = "import os, pathlib, time; pathlib.Path(os.environ['HEADWATER_READY_FILE']).touch();"
