@@ -93,8 +93,12 @@ _REMEDIES = {
     errno.EDQUOT: "Your quota is used up: free some space, or move HEADWATER_DATA_DIR.",
     errno.EFBIG: "This user may not write files of that size: see `ulimit -f`.",
     **dict.fromkeys(
-        (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR),
+        (errno.EACCES, errno.EPERM, errno.EROFS),
         "Name a place that you may write to; the river's are HEADWATER_DATA_DIR and _CACHE_DIR.",
+    ),
+    **dict.fromkeys(
+        (errno.ENOENT, errno.ENOTDIR),
+        "Name one that is there; the river's own are HEADWATER_DATA_DIR and _CACHE_DIR.",
     ),
     errno.EMFILE: "Too many files are open: see `ulimit -n`.",
 }

@@ -30,7 +30,9 @@ def bandit(
     ] = False,
     dataset: Annotated[str, typer.Option(help="digits or phishing.")] = "digits",
     seeds: Annotated[int, typer.Option(min=2, help="Shuffled streams.")] = 20,
-    floor: Annotated[float, typer.Option(help="Least chance of each arm.")] = 0.02,
+    floor: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Least chance of each arm.")
+    ] = 0.02,
     as_json: AsJson = False,
 ) -> None:
     """Replay logged choices through the bandit, and judge policies that were never live.

@@ -80,7 +80,12 @@ class TorchEngine:
             target=self._work, args=(ready,), name="headwater-engine", daemon=True
         )
         self._thread.start()
-        await ready
+        try:
+            await ready
+        except asyncio.CancelledError:
+            # A process that ends around a thread in torch's C++ is aborted.
+            await self.close()
+            raise
 
     def stream(self, request: GenerationRequest) -> AsyncGenerator[Piece, None]:
         """See `Engine.stream`. Tokenises the prompt at once: about 1 ms for 1,000 tokens."""
