@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,7 +15,7 @@ from agents.monitor.settings import MonitorSettings
 from agents.studying.settings import StudySettings
 from infra.commands.analytics import windows_wanted
 from infra.commands.fleet import tell_devices
-from infra.commands.next_steps import next_steps, show_tracking
+from infra.commands.next_steps import next_steps, serve_it, show_tracking
 from infra.commands.progress import fetching
 from infra.commands.shell import AsJson, err, out, print_json, run
 from infra.doctor import diagnose
@@ -27,6 +28,7 @@ from infra.river import (
     FEDERATE,
     GATEWAY,
     MONITOR,
+    SERVING,
     STUDY,
     River,
     local_river,
@@ -66,8 +68,10 @@ def up(
         _federating(operator),
         _wanted(operator),
         windows_wanted(),
+        needed=SERVING,
     )
-    river.parts.extend([] if operator is None else operator.parts)
+    if operator is not None:
+        river.parts.extend(replace(part, needed=False) for part in operator.parts)
 
     async def work() -> None:
         next_steps(river, gateway.port)
@@ -139,6 +143,8 @@ def demo(
     if summary is None:
         raise typer.Exit(130)
     print_json(summary)
+    if once:
+        serve_it()
 
 
 def doctor(as_json: AsJson = False) -> None:
@@ -168,10 +174,12 @@ async def supervised(river: River, work: Callable[[], Awaitable[Any]]) -> Any:
 
 
 def _show(notice: Notice) -> None:
-    if notice.what != "started":
-        err.print(
-            f"{notice.part} {notice.what} {notice.detail}".rstrip(), style="dim", markup=False
-        )
+    if notice.what == "started":
+        return
+    line = f"{notice.part} {notice.what} {notice.detail}".rstrip()
+    if notice.what == "left down":
+        line = f"{notice.part} is left down, the others go on. {notice.detail}"
+    err.print(line, style="red" if notice.what == "left down" else "dim", markup=False)
 
 
 def _ports() -> tuple[int, int, int]:
