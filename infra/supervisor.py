@@ -143,7 +143,8 @@ class Supervisor:
         if keeper.cancelled() or not (failure := keeper.exception()):
             return
         if not part.needed and isinstance(failure, WorkerFailed):
-            self._on_notice(Notice(part.name, "left down", str(failure)))
+            why = f"{failure.message.rstrip()}\n{failure.remedy}"
+            self._on_notice(Notice(part.name, "left down", why))
             if running := self._running.get(part.name):
                 running.kill()
             # Nobody waits for it any more.
