@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,7 @@ def serve(
     host: Annotated[
         str, typer.Option(help="Name or address by which devices reach this machine.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port for devices.")] = 9443,
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Port for devices.")] = 9443,
     certificate: Annotated[Path | None, typer.Option(help="Its certificate, PEM.")] = None,
     key: Annotated[Path | None, typer.Option(help="The certificate's key, PEM.")] = None,
     agent: Annotated[
@@ -44,6 +45,8 @@ def serve(
 
     if (certificate is None) != (key is None):
         raise SettingsInvalid("A certificate needs its key.", "Give --certificate and --key.")
+    if certificate is not None and key is not None:
+        _check_pair(certificate, key)
     own = operator(host, port, certificate, key)
     parts = [*own.parts, *([_agent(own.folder)] if agent else [])]
 
@@ -57,6 +60,16 @@ def serve(
             await asyncio.sleep(HEARTBEAT_S)
 
     run(Supervisor(parts, own.folder, _show).run(work))
+
+
+def _check_pair(certificate: Path, key: Path) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except OSError as error:
+        raise SettingsInvalid(
+            f"{certificate} and {key} are no certificate and its key: {error.strerror or error}.",
+            "Give two PEM files that belong together.",
+        ) from None
 
 
 def tell_devices(own: Operator) -> None:
