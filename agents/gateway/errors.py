@@ -146,14 +146,20 @@ def _methods(app: FastAPI, request: Request) -> list[str]:
 
 
 def _invalid(error: RequestValidationError) -> ApiError:
-    """The first field that is wrong, named as the caller wrote it."""
-    found = error.errors()[0]
+    """The field that is wrong, named as the caller wrote it; of several, the deepest.
+
+    A field that may be of several kinds has errors for each; the deepest is of the kind meant.
+    """
+    places = [(_place(found, error.body), str(found["msg"])) for found in error.errors()]
+    place, said = max(places, key=lambda pair: pair[0].count("."))
+    return ApiError(400, f"{place}: {said}" if place else said, "invalid_request", place or None)
+
+
+def _place(found: Mapping[str, Any], body: Any) -> str:
     where, *loc = found["loc"]
     if where == "body":
-        loc = list(_written(loc, error.body, found["type"] == "missing"))
-    place = ".".join(map(str, loc))
-    said = str(found["msg"])
-    return ApiError(400, f"{place}: {said}" if place else said, "invalid_request", place or None)
+        loc = list(_written(loc, body, found["type"] == "missing"))
+    return ".".join(map(str, loc))
 
 
 def _written(loc: Sequence[str | int], body: Any, missing: bool) -> Iterator[str | int]:
@@ -164,5 +170,5 @@ def _written(loc: Sequence[str | int], body: Any, missing: bool) -> Iterator[str
         elif isinstance(body, list) and isinstance(part, int) and part < len(body):
             body = body[part]
         else:
-            return
+            continue
         yield part

@@ -195,6 +195,9 @@ def test_turns_become_messages() -> None:
     assert messages_of(body) == [Message("system", "Be brief."), Message("user", "Hello")]
 
 
+IMAGE = "messages.0.content.0.type"
+
+
 @pytest.mark.parametrize(
     ("asked", "param"),
     [
@@ -205,6 +208,7 @@ def test_turns_become_messages() -> None:
         ({"messages": [{"role": "tool", "content": "4"}]}, "messages.0.role"),
         ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
         ({"messages": [{"role": "user"}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, IMAGE),
         ({"stop": 5}, "stop"),
     ],
 )
