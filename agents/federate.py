@@ -212,6 +212,8 @@ class Federate:
 
 def main() -> None:
     """Run the federate worker until it is told to stop."""
+    # While a round runs it would log three looks at it a second.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     kafka, worker, learn = load(KafkaSettings), load(WorkerSettings), load(LearnSettings)
     os.nice(learn.nice)
     torch.set_num_threads(learn.threads)
