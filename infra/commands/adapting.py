@@ -34,7 +34,7 @@ def bandit(
         float, typer.Option(min=0.0, max=1.0, help="Least chance of each arm.")
     ] = 0.02,
     memory: Annotated[
-        float, typer.Option(min=0.0, help="Rewards after which one counts 1/e; 0: it counts for ever.")
+        float, typer.Option(min=0.0, help="Rewards after which one counts 1/e; 0: for ever.")
     ] = 1000.0,
     switch: Annotated[
         bool, typer.Option("--switch", help="Let the world change in the midst of the stream.")
