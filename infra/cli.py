@@ -10,13 +10,14 @@ import sys
 import typer
 from click.exceptions import ClickException
 
+from infra.commands.agent import agent
 from infra.commands.analytics import analytics_app
 from infra.commands.ask import ask, feedback
 from infra.commands.dead_letters import dead_letters_app
 from infra.commands.fleet import edge_app
 from infra.commands.keys import keys_app
 from infra.commands.learn import learn_app
-from infra.commands.local import agent, demo, doctor, up
+from infra.commands.local import demo, doctor, up
 from infra.commands.measuring import bench, eval_app
 from infra.commands.models import models_app
 from infra.commands.privacy import privacy_app

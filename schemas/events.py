@@ -156,13 +156,17 @@ class Prompt(Event, frozen=True):
 
 
 class FoundPassage(Event, frozen=True):
-    """A passage found for a prompt; `score` orders, `cosine` compares between prompts."""
+    """A passage found for a prompt; `score` orders, `cosine` compares between prompts.
+
+    `bm25` weighs the words that both have; 0 where there are none, or none were asked for.
+    """
 
     passage_id: PassageId
     document_id: Id
     text: Annotated[str, Meta(max_length=limits.PASSAGE_CHARS_MAX)]
     score: float
     cosine: float | None = None
+    bm25: float | None = None
     title: Title | None = None
     source: Uri | None = None
 
