@@ -28,7 +28,7 @@ test: $(STAMP) ## run every test that must pass, on a real broker
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long and not bench" $(ARGS)
 
 test-windows: $(STAMP) ## hold the windows on a real Flink against their oracle (6 minutes)
-	$(BIN)/python -m pytest tests/integration/test_windows.py tests/faults/test_windows_kills.py $(ARGS)
+	$(BIN)/python -m pytest -m long tests/integration/test_windows.py tests/faults/test_windows_kills.py $(ARGS)
 
 test-long: $(STAMP) ## run the tests that take minutes
 	$(BIN)/python -m pytest -m long $(ARGS)

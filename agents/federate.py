@@ -200,7 +200,8 @@ class Federate:
         while self._settings.every_s is not None:
             await asyncio.sleep(self._settings.every_s)
             if self._queue.next() is None:
-                await self._producer.send(asked_record(self._learn.adapter, uuid.uuid4().hex))
+                asked = asked_record(self._learn.adapter, uuid.uuid4().hex, "asked by the schedule")
+                await self._producer.send(asked)
 
     def _read_live(self) -> LiveVersion | None:
         return read_live(self._live.update, self._learn.cache_dir / "gate-federated")
@@ -211,6 +212,8 @@ class Federate:
 
 def main() -> None:
     """Run the federate worker until it is told to stop."""
+    # While a round runs it would log three looks at it a second.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     kafka, worker, learn = load(KafkaSettings), load(WorkerSettings), load(LearnSettings)
     os.nice(learn.nice)
     torch.set_num_threads(learn.threads)

@@ -40,7 +40,7 @@ from agents.runtime.freshness import FeedbackWaiting
 from agents.runtime.standalone import run
 from agents.runtime.tracing import Attributes, make_tracing
 from agents.settings import GenerateSettings, LearnSettings, WorkerSettings
-from models.artifacts import stored
+from models.artifacts import sha256_of_config, stored
 from models.learning.gate import LiveVersion
 from models.privacy.ledger import Round
 from schemas import headers
@@ -184,13 +184,13 @@ class Learn:
                 learning.opening,
                 rounds,
                 release,
-                stored(
-                    learning.rounds.folder(found.model_version, found.context),
-                    self._settings.artifacts,
-                ),
+                stored(folder, self._settings.artifacts),
+                sha256_of_config(folder),
             )
             for release in releases
-            for found in [release.record]
+            for folder in [
+                learning.rounds.folder(release.record.model_version, release.record.context)
+            ]
         ]
 
     async def _end(self) -> None:

@@ -21,7 +21,6 @@ from streams.settings import load
 _BIN = Path(sys.executable).parent
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 KEY_FILE = "device.key"
-GATE_PORT = 9443
 
 
 @dataclass(frozen=True)

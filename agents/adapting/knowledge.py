@@ -51,7 +51,8 @@ class Adapting:
         self._floor = settings.floor
         self._acts = acts
         self._keeps_examples = keeps_examples
-        self.bandit = Bandit([variant.name for variant in variants], QUESTION_FEATURES)
+        names = [variant.name for variant in variants]
+        self.bandit = Bandit(names, QUESTION_FEATURES, memory=settings.memory_outcomes)
         self.reward = RewardModel()
         self.guard = Guard()
         self.labels = LabelTallies()

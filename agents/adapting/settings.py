@@ -20,6 +20,9 @@ class AdaptSettings(BaseSettings):
         "", description="serving variants on trial, JSON, the baseline first; default: none"
     )
     floor: float = Field(0.05, gt=0, le=0.5, description="least chance of each variant")
+    memory_outcomes: float = Field(
+        1000.0, gt=0, description="outcomes after which one tells the bandit 1/e of what it did"
+    )
     guard_learning: bool = Field(
         False, description="`learn` takes what the guard let through, by its weight, nothing else"
     )

@@ -84,14 +84,22 @@ class Trainer:
         try:
             delta = self.train(receive(connection), receive(connection))
             send(connection, OK, delta)
-        except (HeadwaterError, MemoryError) as error:
+        except HeadwaterError as error:
             log.warning("a round is refused: %s", error)
             # The message alone: it names no example.
-            said = error.message if isinstance(error, HeadwaterError) else "Out of memory."
-            with suppress(OSError):
-                send(connection, _REFUSED, said.encode())
+            _refuse(connection, error.message)
         except OSError as error:
             log.warning("the ClientApp has gone: %s", error)
+        except Exception:
+            # Too little memory, or work that no server of ours asks for: what torch says of it
+            # might hold an example, so it stays here.
+            log.exception("a round failed")
+            _refuse(connection, "Training failed; the device's log says why.")
+
+
+def _refuse(connection: socket.socket, reason: str) -> None:
+    with suppress(OSError):
+        send(connection, _REFUSED, reason.encode())
 
 
 def _decoded(work: bytes) -> LocalWork:

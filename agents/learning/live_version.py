@@ -59,7 +59,9 @@ def read_live(update: ModelUpdate | None, cache: Path) -> LiveVersion | None:
         version = "base" if update is None else update.model_version
         return LiveVersion(version, {}, LoraShape())
     try:
-        folder = fetch(update.artifact_uri, update.artifact_sha256, cache)
+        folder = fetch(
+            update.artifact_uri, update.artifact_sha256, cache, update.artifact_config_sha256
+        )
         prune(cache, {folder})
         return LiveVersion(update.model_version, *read_adapter(folder), update.origin)
     except HeadwaterError as error:

@@ -33,6 +33,12 @@ def bandit(
     floor: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Least chance of each arm.")
     ] = 0.02,
+    memory: Annotated[
+        float, typer.Option(min=0.0, help="Rewards after which one counts 1/e; 0: for ever.")
+    ] = 1000.0,
+    switch: Annotated[
+        bool, typer.Option("--switch", help="Let the world change in the midst of the stream.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Replay logged choices through the bandit, and judge policies that were never live.
@@ -58,12 +64,13 @@ def bandit(
     if floor * len(data.arms) > 1.0:
         raise SettingsInvalid(f"{len(data.arms)} arms at {floor:g} are over 1.", "Lower --floor.")
     with progress("seeds"):
-        found = evaluate(data, seeds, floor)
+        found = evaluate(data, seeds, floor, memory or None, switch)
     if as_json:
         print_json(found)
     else:
         _print_replay(found)
-    track_evaluation("bandit", found, {"dataset": dataset, "seeds": seeds, "floor": floor})
+    setting = {"dataset": dataset, "seeds": seeds, "floor": floor, "memory": memory}
+    track_evaluation("bandit", found, setting | {"switch": switch})
     worst = min(share for kinds in found["held"].values() for share in kinds.values())
     if worst < _HELD_MIN:
         err.print(f"An interval held in {worst:.0%} of the seeds only.", style="red")

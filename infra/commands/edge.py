@@ -145,7 +145,7 @@ def join(
     (port,) = free_ports(1)
     authority = None if ca is None else ca.absolute()
     parts = device_parts(folder, superlink, authority, port, topic)
-    _tell_what_leaves(folder)
+    known = _tell_what_leaves(folder)
 
     def show(notice: Notice) -> None:
         if notice.what in ("died", "ready"):
@@ -156,17 +156,16 @@ def join(
             err.print("Is this device admitted? Its log is logs/supernode.log.", markup=False)
 
     supervisor = Supervisor(parts, folder, show, _DEATHS_MAX)
-    run(supervisor.run(lambda: _show_rounds(folder)))
+    run(supervisor.run(lambda: _show_rounds(folder, known)))
 
 
-async def _show_rounds(folder: Path) -> None:
-    """Prints each round of this device and each growth of its examples, for ever."""
+async def _show_rounds(folder: Path, known: int) -> None:
+    """Prints each round of this device and each growth of its `known` examples, for ever."""
     from agents.edge.store import ExampleStore
 
     store = ExampleStore(folder)
     try:
         seen = max((one.number for one in store.sent()), default=0)
-        known = store.count()
         while True:
             if (count := store.count()) != known:
                 known = count
@@ -183,7 +182,8 @@ async def _show_rounds(folder: Path) -> None:
         store.close()
 
 
-def _tell_what_leaves(folder: Path) -> None:
+def _tell_what_leaves(folder: Path) -> int:
+    """Also says how many examples there are."""
     from agents.edge.store import ExampleStore
 
     store = ExampleStore(folder)
@@ -197,6 +197,7 @@ def _tell_what_leaves(folder: Path) -> None:
         "`headwater edge account` lists every one; docs/FEDERATION.md says more. Ctrl-C ends it.",
         markup=False,
     )
+    return count
 
 
 def _folder(data: Path | None) -> Path:

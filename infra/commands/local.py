@@ -49,10 +49,11 @@ def up(
     federation_host: Annotated[
         str, typer.Option(help="Name or address by which devices reach this machine.")
     ] = "127.0.0.1",
+    federation_port: Annotated[int, typer.Option(help="Port for devices.")] = 9443,
 ) -> None:
     """Start Kafka, its topics and every agent on this machine; Ctrl-C stops them."""
     settings, gateway = load(LocalSettings), load(GatewaySettings)
-    operator = _operator(federation_host) if federation else None
+    operator = _operator(federation_host, federation_port) if federation else None
     _require_free(
         settings.kafka_port,
         settings.kafka_controller_port,
@@ -91,11 +92,11 @@ def _wanted(operator: Operator | None) -> tuple[str, ...]:
     return tracked((*EVERYTHING, *studying, *federating))
 
 
-def _operator(host: str) -> Operator:
+def _operator(host: str, port: int) -> Operator:
     # Imported late: it brings Flower.
-    from infra.federation import GATE_PORT, operator
+    from infra.federation import operator
 
-    return operator(host, GATE_PORT)
+    return operator(host, port)
 
 
 def _federating(operator: Operator | None) -> dict[str, str]:

@@ -26,9 +26,10 @@ _EXPLORED: Final = 0.4
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One seed: mean reward of the stream and of its last quarter, and the estimates."""
+    """One seed: mean reward of the stream, its second half and last quarter, and the estimates."""
 
     reward: float
+    second_half: float
     last_quarter: float
     oracle: float
     best_fixed: float
@@ -38,12 +39,19 @@ class Run:
     truths: dict[str, float]
 
 
-def evaluate(data: Rewards, seeds: int, floor: float) -> Figures:
-    """Mean reward and regret with intervals over seeds, and how often estimates hold."""
-    runs = [run_seed(data, seed, floor) for seed in range(seeds)]
-    total = len(data.contexts)
+def evaluate(
+    data: Rewards, seeds: int, floor: float, memory: float | None = None, switch: bool = False
+) -> Figures:
+    """Mean reward and regret with intervals over seeds, and how often estimates hold.
+
+    With a `switch` the world changes in the midst: the events come once more, in another order, and
+    each arm earns what the one before it did. `memory` is the bandit's.
+    """
+    runs = [run_seed(data, seed, floor, memory, switch) for seed in range(seeds)]
+    total = len(data.contexts) * (2 if switch else 1)
     gained = {
         "bandit": [run.reward for run in runs],
+        "bandit, second half": [run.second_half for run in runs],
         "bandit, last quarter": [run.last_quarter for run in runs],
         "uniform": [run.uniform for run in runs],
         "best fixed": [run.best_fixed for run in runs],
@@ -59,6 +67,8 @@ def evaluate(data: Rewards, seeds: int, floor: float) -> Figures:
         "events": total,
         "arms": len(data.arms),
         "seeds": seeds,
+        "memory": memory,
+        "switch": switch,
         "floor": floor,
         "least_propensity": min(run.least_propensity for run in runs),
         "reward": {name: interval(values) for name, values in gained.items()},
@@ -68,12 +78,13 @@ def evaluate(data: Rewards, seeds: int, floor: float) -> Figures:
     }
 
 
-def run_seed(data: Rewards, seed: int, floor: float) -> Run:
+def run_seed(
+    data: Rewards, seed: int, floor: float, memory: float | None = None, switch: bool = False
+) -> Run:
     """One shuffled stream."""
-    order = np.random.default_rng(seed).permutation(len(data.contexts))
-    contexts, rewards = data.contexts[order], data.rewards[order]
+    contexts, rewards = _stream(data, seed, switch)
     rule = Rule(floor=floor)
-    bandit = Bandit(data.arms, contexts.shape[1])
+    bandit = Bandit(data.arms, contexts.shape[1], memory=memory)
     cut = int(_LEARNED_SHARE * len(contexts))
     got = np.zeros(len(contexts))
     least = 1.0
@@ -87,6 +98,7 @@ def run_seed(data: Rewards, seed: int, floor: float) -> Run:
         bandit.update(arm, features, got[number], float(chances[arm]))
     return Run(
         reward=float(got.mean()),
+        second_half=float(got[len(got) // 2 :].mean()),
         last_quarter=float(got[-len(got) // 4 :].mean()),
         oracle=float(rewards.max(1).mean()),
         best_fixed=float(rewards.mean(0).max()),
@@ -95,6 +107,18 @@ def run_seed(data: Rewards, seed: int, floor: float) -> Run:
         estimates=estimates,
         truths=truths,
     )
+
+
+def _stream(data: Rewards, seed: int, switch: bool) -> tuple[Vector, Vector]:
+    """Contexts and rewards in an order of the seed's own."""
+    random = np.random.default_rng(seed)
+    order = random.permutation(len(data.contexts))
+    if not switch:
+        return data.contexts[order], data.rewards[order]
+    again = random.permutation(len(data.contexts))
+    changed = np.roll(data.rewards[again], 1, axis=1)
+    both = np.concatenate([order, again])
+    return data.contexts[both], np.concatenate([data.rewards[order], changed])
 
 
 def _judge(

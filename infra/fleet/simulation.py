@@ -42,7 +42,12 @@ def simulation_part(folder: Path, homes: Path, devices: int, env: dict[str, str]
         *(sys.executable, "-m", "infra.fleet.simulation", "--folder", str(folder)),
         *("--homes", str(homes), "--devices", str(devices)),
     ]
-    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    quiet = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        # Its workers are small: what fills the memory is something else, and it would kill them.
+        "RAY_memory_monitor_refresh_ms": "0",
+    }
     home = flower_env(folder / "flower")
     return Part("simulation", command, {**home, **quiet, **env}, restart=False, grace_s=2.0)
 

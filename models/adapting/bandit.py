@@ -1,12 +1,14 @@
 """A contextual bandit: one Bayesian linear regression of the reward for each arm.
 
-The posterior is that of Li et al. 2010 (disjoint LinUCB) and is kept as the inverse of the
-precision, updated by one row at a time (Sherman & Morrison 1950). Beside it run off-policy
+The posterior is that of Li et al. 2010 (disjoint LinUCB). With each reward all arms forget a little
+(discounted regression: Russac et al. 2019), back to the prior and not to nothing, so that what
+nobody tries becomes as uncertain as it was in the beginning and no more. Beside it run off-policy
 estimates of what each arm would have earned alone, each reward being judged before it is learned.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,13 +35,15 @@ class BanditState(msgspec.Struct, frozen=True):
 class Bandit:
     """`arms` begins with the baseline; features have `size` numbers, the first always 1.
 
-    `ridge` is the prior's precision and `noise` the standard deviation of one reward.
+    `ridge` is the prior's precision, `noise` the standard deviation of one reward, and `memory`
+    the number of rewards after which one counts 1/e of what it did; none: it counts for ever.
     """
 
     arms: list[str]
     size: int
     ridge: float = 1.0
     noise: float = 0.5
+    memory: float | None = None
     updates: int = 0
     inverses: Vector = field(init=False)
     sums: Vector = field(init=False)
@@ -76,12 +80,22 @@ class Bandit:
             self.robust[other].add(
                 doubly_robust_terms(reward, chance, float(expected[other])), weight
             )
+        self._forget()
         spread = self.inverses[arm] @ features
         share = weight / (1.0 + weight * float(features @ spread))
         self.inverses[arm] -= share * np.outer(spread, spread)
         self.sums[arm] += weight * reward * features
         self.plays[arm] += 1
         self.updates += 1
+
+    def _forget(self) -> None:
+        if self.memory is None:
+            return
+        kept = math.exp(-1.0 / self.memory)
+        prior = (1.0 - kept) * self.ridge * np.eye(self.size)
+        precisions = kept * np.linalg.inv(self.inverses) + prior
+        self.inverses = np.linalg.inv(precisions).astype(np.float64)
+        self.sums *= kept
 
     def state(self) -> BanditState:
         """What `restore` needs."""

@@ -14,12 +14,12 @@ from typing import Any, Final
 import torch
 from prometheus_client import CollectorRegistry
 
+from models.engine.arrange import arrange
 from models.engine.assemble import assemble
 from models.engine.chat import encode_chat
 from models.engine.detokenize import TextStream
 from models.engine.grammar import Grammars
 from models.engine.load import Loaded, load
-from models.engine.low_rank import arrange
 from models.engine.options import TorchEngineOptions
 from models.engine.protocol import (
     BASE_VERSION,

@@ -88,6 +88,22 @@ def test_the_posterior_is_that_of_ridge_regression() -> None:
     assert bandit.estimates().means[0] == pytest.approx(expected)
 
 
+def test_what_is_forgotten_counts_less_and_the_prior_stays() -> None:
+    random = np.random.default_rng(1)
+    features, rewards = random.normal(size=(50, SIZE)), random.normal(size=50)
+    bandit = Bandit(["only", "other"], SIZE, memory=10.0)
+    for row, reward in zip(features, rewards, strict=True):
+        bandit.update(0, row, float(reward), 1.0)
+    # One of ten rewards ago counts 1/e.
+    weights = np.exp(-np.arange(49, -1, -1) / 10.0)
+    precision = np.eye(SIZE) + features.T @ (weights[:, None] * features)
+    expected = np.linalg.solve(precision, features.T @ (weights * rewards))
+    assert bandit.estimates().means[0] == pytest.approx(expected)
+    # What nobody tries is as uncertain as in the beginning, and no more.
+    fresh = Bandit(["only", "other"], SIZE).estimates()
+    assert bandit.estimates().covariances[1] == pytest.approx(fresh.covariances[1])
+
+
 def one_log(seed: int) -> tuple[list[float], float]:
     """Values of the three estimators on a synthetic log, and what is true."""
     random = np.random.default_rng(seed)

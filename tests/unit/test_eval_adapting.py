@@ -56,6 +56,15 @@ def test_a_seed_gives_the_same_stream_again() -> None:
     assert run_seed(small(), 3, 0.05) == run_seed(small(), 3, 0.05)
 
 
+def test_a_bandit_that_forgets_follows_a_world_that_changes() -> None:
+    """Measured at length in docs/benchmarks/2026-11-22-bandit.md."""
+    keeps, forgets = (
+        evaluate(small(), seeds=4, floor=0.05, memory=memory, switch=True)["reward"]
+        for memory in (None, 150.0)
+    )
+    assert forgets["bandit, second half"]["low"] > keeps["bandit, second half"]["high"]
+
+
 def test_the_bundled_data_are_whole() -> None:
     digits, phishing = bundled("digits"), bundled("phishing")
     assert digits.contexts.shape == (1797, 17)
