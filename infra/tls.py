@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from schemas.errors import SettingsInvalid
 
 # Clients refuse server certificates of a longer life.
 _VALID_FOR = datetime.timedelta(days=397)
@@ -108,3 +111,14 @@ def _write(path: Path, content: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
+
+
+def check_pair(certificate: Path, key: Path) -> None:
+    """Raises SettingsInvalid where the files are no certificate and the key of it."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except OSError as error:
+        raise SettingsInvalid(
+            f"{certificate} and {key} are no certificate and its key: {error.strerror or error}.",
+            "Give two PEM files that belong together.",
+        ) from None

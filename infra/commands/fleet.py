@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -42,11 +41,12 @@ def serve(
     """Run the SuperLink and the gate that devices come through; Ctrl-C stops both."""
     from infra.federation import operator
     from infra.supervisor import Supervisor
+    from infra.tls import check_pair
 
     if (certificate is None) != (key is None):
         raise SettingsInvalid("A certificate needs its key.", "Give --certificate and --key.")
     if certificate is not None and key is not None:
-        _check_pair(certificate, key)
+        check_pair(certificate, key)
     own = operator(host, port, certificate, key)
     parts = [*own.parts, *([_agent(own.folder)] if agent else [])]
 
@@ -60,16 +60,6 @@ def serve(
             await asyncio.sleep(HEARTBEAT_S)
 
     run(Supervisor(parts, own.folder, _show).run(work))
-
-
-def _check_pair(certificate: Path, key: Path) -> None:
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
-    except OSError as error:
-        raise SettingsInvalid(
-            f"{certificate} and {key} are no certificate and its key: {error.strerror or error}.",
-            "Give two PEM files that belong together.",
-        ) from None
 
 
 def tell_devices(own: Operator) -> None:
