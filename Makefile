@@ -13,7 +13,7 @@ LLAMA_FLAGS := $(if $(filter x86_64,$(shell uname -m)),-mno-amx-tile -mno-amx-in
 CMAKE_BUILD_PARALLEL_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-long test-windows llama-server lint bench bench-engine bench-swaps bench-learn bench-gateway bench-windows bench-federation lock clean
+.PHONY: help venv demo test test-long test-windows llama-server lint bench bench-engine bench-swaps bench-learn bench-gateway bench-windows bench-federation screenshots lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,10 +28,13 @@ test: $(STAMP) ## run every test that must pass, on a real broker
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long and not bench" $(ARGS)
 
 test-windows: $(STAMP) ## hold the windows on a real Flink against their oracle (6 minutes)
-	$(BIN)/python -m pytest tests/integration/test_windows.py tests/faults/test_windows_kills.py $(ARGS)
+	$(BIN)/python -m pytest -m long tests/integration/test_windows.py tests/faults/test_windows_kills.py $(ARGS)
 
 test-long: $(STAMP) ## run the tests that take minutes
 	$(BIN)/python -m pytest -m long $(ARGS)
+
+screenshots: $(STAMP) ## take docs/page-*.png of a demo that runs in another terminal
+	$(BIN)/python tests/support/screenshots.py $(ARGS)
 
 llama-server: $(LLAMA)/.installed ## build llama-cpp-python's server, for tests that need it (minutes)
 

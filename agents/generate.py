@@ -16,14 +16,15 @@ import asyncio
 import logging
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
 
 from agents.generation.cancels import Cancels
 from agents.generation.chunks import ChunkSender, Part
-from agents.generation.draft import Draft, last_chunk, write_answer
+from agents.generation.draft import Draft, write_answer
 from agents.generation.engines import make_engine
 from agents.generation.finals import Finals
 from agents.generation.fitting import shrunk
+from agents.generation.owned_finals import OwnedFinals
+from agents.generation.replies import Replies, headers_of
 from agents.generation.span import describe, generation_span
 from agents.generation.updates import Updates
 from agents.runtime.blame import is_the_records_fault
@@ -38,19 +39,17 @@ from models.engine.protocol import Engine
 from schemas import codec, headers
 from schemas.clock import now_ms
 from schemas.errors import EventInvalid, Fenced, RecordTooLarge, SettingsInvalid
-from schemas.events import Context, Generation, TokenChunk
+from schemas.events import Context, Generation
 from schemas.headers import Headers
-from schemas.topics import CONTEXTS, GENERATIONS, MODEL_UPDATES, TOKENS, Topic
+from schemas.topics import CONTEXTS, GENERATIONS, MODEL_UPDATES, TOKENS
 from streams.admin import partition_count
-from streams.producer import Outgoing, Producer
+from streams.producer import Producer
 from streams.racing import unless_set
 from streams.records import Record
 from streams.settings import KafkaSettings, load
 from streams.spans import traceparent
 
 log = logging.getLogger("headwater.generate")
-
-SOURCE: Final = "/agents/generate"
 
 
 @dataclass(slots=True)
@@ -75,14 +74,13 @@ class Generate:
         settings: GenerateSettings,
         tracing: Tracing | None = None,
     ) -> None:
-        self._kafka = kafka
         self._tracing = tracing or make_tracing("generate")
         self._engine = engine
         self._settings = settings
         self._producer = Producer(kafka)
-        self._token_partitions = partition_count(kafka, TOKENS)
+        self._replies = Replies(self._producer, partition_count(kafka, TOKENS))
         self._owned: set[int] = set()
-        self._finals: dict[int, asyncio.Task[Finals]] = {}
+        self._finals = OwnedFinals(kafka)
         self._in_flight: dict[str, InFlight] = {}
         # The partition of each answer that is being made.
         self._answers: dict[asyncio.Task[None], int] = {}
@@ -145,11 +143,7 @@ class Generate:
             if partition not in partitions:
                 # Its new owner makes it too, and this one's record would be refused.
                 answer.cancel()
-        for taken_on in partitions:
-            # Opened before the first prompt comes, which would wait for it.
-            self._opening_finals(taken_on)
-        for lost in set(self._finals) - partitions:
-            self._finals.pop(lost)
+        self._finals.owns(partitions)
 
     def _show_metrics(self) -> None:
         port, host = self._settings.metrics_port, self._settings.metrics_host
@@ -196,7 +190,7 @@ class Generate:
             if partition not in self._owned:
                 # To open its finals would fence the new owner.
                 return
-            finals = await self._finals_of(partition)
+            finals = await self._finals.of(partition)
             # 1. A predecessor, or a twin of this record, may have finished it.
             generation = await finals.find(context.prompt_id, context.prompted_ms)
             attempt, index, rest = now_ms(), 0, Part(generation.text if generation else "")
@@ -210,7 +204,8 @@ class Generate:
                     generation, index, rest = await self._write(flight, finals, attempt)
                     describe(span, generation)
             # 4.
-            await self._end(flight, generation, attempt, index, rest)
+            wanted = context.prompt.reply_partition
+            await self._replies.end(generation, attempt, index, rest, wanted, flight.traceparent)
             # 5.
             await flight.taken.done()
         except Fenced as error:
@@ -231,7 +226,8 @@ class Generate:
 
         async def send(index: int, part: Part) -> None:
             try:
-                await self._send(flight, draft.chunk(index, part))
+                wanted = flight.context.prompt.reply_partition
+                await self._replies.send(draft.chunk(index, part), wanted, flight.traceparent)
             except RecordTooLarge as error:
                 # A reader bridges the gap with the finished record.
                 log.warning("a chunk of %s was left out: %s", draft.generation_id, error)
@@ -247,7 +243,7 @@ class Generate:
             rest = await sender.finish()
         # 3.
         generation = draft.finished()
-        made = self._headers(GENERATIONS, generation.generation_id, flight)
+        made = headers_of(GENERATIONS, generation.generation_id, flight.traceparent)
         generation = await self._commit(flight, finals, generation, made)
         return generation, sender.sent, rest
 
@@ -267,60 +263,10 @@ class Generate:
                 if partition not in self._owned:
                     raise
             # Ours again after a rebalance, or the broker gave up a transaction that took too long.
-            finals = await self._finals_after(partition, finals)
+            finals = await self._finals.after(partition, finals)
             found = await finals.find(generation.prompt_id, generation.timings.prompted_ms)
             if found is not None:
                 return found
-
-    async def _finals_of(self, partition: int) -> Finals:
-        return await asyncio.shield(self._opening_finals(partition))
-
-    async def _finals_after(self, partition: int, fenced: Finals) -> Finals:
-        # Only the first of the answers that were fenced opens anew: that fences all before it.
-        opening = self._finals.get(partition)
-        if opening is not None and await asyncio.shield(opening) is fenced:
-            self._finals.pop(partition, None)
-        return await self._finals_of(partition)
-
-    def _opening_finals(self, partition: int) -> asyncio.Task[Finals]:
-        if partition not in self._finals:
-            self._finals[partition] = asyncio.create_task(self._open_finals(partition))
-        return self._finals[partition]
-
-    async def _open_finals(self, partition: int) -> Finals:
-        finals = Finals(self._kafka, partition)
-        await finals.open()
-        return finals
-
-    async def _end(
-        self, flight: InFlight, generation: Generation, attempt: int, index: int, rest: Part
-    ) -> None:
-        """Send the last chunk, as much of it as fits: the finished record repeats `rest`."""
-        while True:
-            try:
-                return await self._send(flight, last_chunk(generation, attempt, index, rest))
-            except RecordTooLarge as error:
-                if rest == Part(""):
-                    generation = shrunk(generation, error)
-                rest = Part("")
-
-    async def _send(self, flight: InFlight, chunk: TokenChunk) -> None:
-        wanted = flight.context.prompt.reply_partition
-        # A partition that does not exist must not stop the flow: the key decides then.
-        partition = wanted if wanted is not None and wanted < self._token_partitions else None
-        event_id = f"{chunk.generation_id}/{chunk.attempt}/{chunk.index}"
-        await self._producer.send(
-            Outgoing(
-                TOKENS,
-                chunk.prompt_id,
-                codec.checked(TOKENS, chunk),
-                self._headers(TOKENS, event_id, flight),
-                partition,
-            )
-        )
-
-    def _headers(self, topic: Topic, event_id: str, flight: InFlight) -> Headers:
-        return headers.make_headers(topic, event_id, SOURCE, flight.traceparent)
 
 
 def main() -> None:

@@ -14,24 +14,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
-from opentelemetry.trace import Span
 
 from agents.joining.exchange import (
     Exchange,
     answered,
     asked,
     decode_feedback,
-    make_example,
-    teaches,
 )
 from agents.joining.exchanges import Exchanges
-from agents.joining.outcomes import make_outcome
 from agents.joining.pseudonyms import Pseudonyms, open_pseudonyms
-from agents.joining.written_examples import WrittenExamples
+from agents.joining.writers import Writers
 from agents.runtime.blame import is_the_records_fault
 from agents.runtime.dead_letters import bury
 from agents.runtime.identity import event_id
@@ -42,26 +37,19 @@ from agents.runtime.worker import follow_assignment, make_app, raw_topic, run
 from agents.settings import JoinSettings, WorkerSettings
 from schemas import codec, headers
 from schemas.clock import now_ms
-from schemas.errors import EventInvalid, Fenced, HeadwaterError, SettingsInvalid
-from schemas.events import Event, Feedback
+from schemas.errors import EventInvalid, Fenced, SettingsInvalid
 from schemas.topics import (
     CONTEXTS,
     DAY_MS,
-    EXAMPLES,
     EXCHANGES,
     FEEDBACK,
     GENERATIONS,
-    OUTCOMES,
-    Topic,
 )
 from streams.admin import partition_count
-from streams.fenced_writer import FencedWriter
-from streams.producer import Outgoing, Producer
+from streams.producer import Producer
 from streams.records import Record
 from streams.settings import KafkaSettings, load
-from streams.spans import traceparent
 
-SOURCE: Final = "/agents/join"
 _BATCH_RECORDS_MAX: Final = 64
 _SWEEP_INTERVAL_S: Final = 5.0
 # Ids of feedback remembered of one answer; more than that is no person's doing.
@@ -70,28 +58,18 @@ _TAKEN_MAX: Final = 1_000
 log = logging.getLogger("headwater.join")
 
 
-@dataclass(slots=True)
-class Place:
-    """A partition that this worker writes for."""
-
-    writer: FencedWriter
-    written: WrittenExamples
-
-
 class Join:
     """The state of one join worker: the exchanges of its partitions, and who writes for them."""
 
     def __init__(
         self, kafka: KafkaSettings, exchanges: Exchanges, names: Pseudonyms, settings: JoinSettings
     ) -> None:
-        self._kafka = kafka
         self._exchanges = exchanges
-        self._names = names
         self._settings = settings
         self._tracing = make_tracing("join")
         self._producer = Producer(kafka)
+        self._writers = Writers(kafka, names, self._producer, self._tracing)
         self._owned: set[int] = set()
-        self._places: dict[int, asyncio.Task[Place]] = {}
         self._takes = {
             kafka.topic_name(CONTEXTS): self._take_context,
             kafka.topic_name(GENERATIONS): self._take_generation,
@@ -128,8 +106,7 @@ class Join:
         """The partitions that this worker has from now on."""
         self.intake.owns(partitions)
         self._owned = partitions
-        for lost in set(self._places) - partitions:
-            self._places.pop(lost)
+        self._writers.keep(partitions)
 
     async def close(self) -> None:
         """Leave the broker."""
@@ -197,83 +174,11 @@ class Join:
     async def _settle(self, prompt_id: str, exchange: Exchange) -> None:
         """Make examples of what waits, if all is known, and keep the exchange."""
         if exchange.complete and exchange.waiting:
-            taken = await self._write(prompt_id, exchange)
+            taken = await self._writers.write(prompt_id, exchange)
             exchange = msgspec.structs.replace(
                 exchange, waiting=[], taken=[*exchange.taken, *taken][-_TAKEN_MAX:]
             )
         self._exchanges.put(prompt_id, exchange)
-
-    async def _write(self, prompt_id: str, exchange: Exchange) -> list[str]:
-        """Write the examples of an exchange; returns the ids of the feedback dealt with."""
-        place = await self._place(exchange.partition)
-        taken: list[str] = []
-        # By feedback: the id of its example, all that is written, where it came from, its span.
-        new: dict[str, tuple[str | None, list[Outgoing], Record, Span]] = {}
-        for record in exchange.waiting:
-            feedback_id, feedback = decode_feedback(record)
-            try:
-                span = self._span(exchange, prompt_id, record)
-                example, made = self._made(exchange, prompt_id, feedback_id, feedback, record, span)
-            except HeadwaterError as error:
-                if not is_the_records_fault(error):
-                    raise
-                await bury(self._producer, record, "join", error)
-                continue
-            taken.append(feedback_id)
-            # What is no example is learned from once by adapt, which knows the ids.
-            if example is None or not await place.written.holds(example, record.timestamp_ms):
-                new[feedback_id] = example, made, record, span
-        if new:
-            await place.writer.write([record for _, made, _, _ in new.values() for record in made])
-        for example, _, record, span in new.values():
-            if example is not None:
-                place.written.note(example, record.timestamp_ms)
-            span.end()
-        return taken
-
-    def _made(
-        self,
-        exchange: Exchange,
-        prompt_id: str,
-        feedback_id: str,
-        feedback: Feedback,
-        record: Record,
-        span: Span,
-    ) -> tuple[str | None, list[Outgoing]]:
-        """The id of the example that feedback makes, if it makes one, and all that is written."""
-        came = exchange.trace or headers.header(record.headers, "traceparent")
-        trace = traceparent(span) or headers.child_traceparent(came)
-        example, written = None, []
-        if teaches(feedback):
-            example = make_example(exchange, prompt_id, feedback_id, feedback, self._names)
-            written.append(_outgoing(EXAMPLES, example, example.example_id, example.user, trace))
-        outcome = make_outcome(
-            exchange, prompt_id, feedback_id, feedback, example, self._names, record.timestamp_ms
-        )
-        name = outcome.outcome_id
-        written.append(_outgoing(OUTCOMES, outcome, name, name, trace))
-        return example.example_id if example else None, written
-
-    def _span(self, exchange: Exchange, prompt_id: str, record: Record) -> Span:
-        """Feedback belongs to the trace of its prompt; the one that it came with is linked."""
-        came = headers.header(record.headers, "traceparent")
-        links = [came] if came and exchange.trace else []
-        span = self._tracing.process(FEEDBACK, exchange.trace or came, links)
-        span.set_attribute("headwater.prompt_id", prompt_id)
-        if exchange.answered is not None:
-            span.set_attribute("headwater.model_version", exchange.answered.model_version)
-        return span
-
-    async def _place(self, partition: int) -> Place:
-        if partition not in self._places:
-            self._places[partition] = asyncio.create_task(self._open_place(partition))
-        return await self._places[partition]
-
-    async def _open_place(self, partition: int) -> Place:
-        # First the writer: once predecessors are fenced, what they wrote does not change any more.
-        writer = FencedWriter(self._kafka, f"join.{partition}")
-        await writer.open()
-        return Place(writer, WrittenExamples(self._kafka))
 
     async def _bury_waiting(self) -> None:
         before_ms = now_ms() - round(1_000 * self._settings.wait_s)
@@ -295,11 +200,6 @@ class Join:
         for partition, prompt_id in self._exchanges.older_than(before_ms, settings.remembered_max):
             if partition in self._owned:
                 self._exchanges.remove(partition, prompt_id)
-
-
-def _outgoing(topic: Topic, event: Event, event_id: str, key: str, trace: str | None) -> Outgoing:
-    made = headers.make_headers(topic, event_id, SOURCE, trace)
-    return Outgoing(topic, key, codec.checked(topic, event), made)
 
 
 def main() -> None:

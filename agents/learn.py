@@ -34,20 +34,20 @@ from agents.learning.releases import (
     round_record,
     update_record,
 )
+from agents.learning.taken_examples import read_example, starts
 from agents.runtime.dead_letters import bury
 from agents.runtime.freshness import FeedbackWaiting
 from agents.runtime.standalone import run
 from agents.runtime.tracing import Attributes, make_tracing
 from agents.settings import GenerateSettings, LearnSettings, WorkerSettings
-from models.artifacts import stored
-from models.learning.examples import TrainingExample
+from models.artifacts import sha256_of_config, stored
 from models.learning.gate import LiveVersion
 from models.privacy.ledger import Round
-from schemas import codec, headers
+from schemas import headers
 from schemas.clock import now_ms
 from schemas.errors import EventInvalid
-from schemas.events import Example, ModelUpdate, Verdict
-from schemas.topics import EXAMPLES, VERDICTS, Topic
+from schemas.events import ModelUpdate
+from schemas.topics import EXAMPLES, VERDICTS
 from streams.follower import Follower
 from streams.producer import Producer
 from streams.records import Record
@@ -184,13 +184,13 @@ class Learn:
                 learning.opening,
                 rounds,
                 release,
-                stored(
-                    learning.rounds.folder(found.model_version, found.context),
-                    self._settings.artifacts,
-                ),
+                stored(folder, self._settings.artifacts),
+                sha256_of_config(folder),
             )
             for release in releases
-            for found in [release.record]
+            for folder in [
+                learning.rounds.folder(release.record.model_version, release.record.context)
+            ]
         ]
 
     async def _end(self) -> None:
@@ -203,43 +203,6 @@ class Learn:
 
     async def _in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
-
-
-def let_through(verdict: Verdict) -> tuple[Example | None, float]:
-    """The example that a verdict lets through, if it does, and its weight."""
-    taken = verdict.decision in ("accepted", "released") and verdict.weight > 0.0
-    if not taken or verdict.outcome is None:
-        return None, 0.0
-    return verdict.outcome.example, verdict.weight
-
-
-def training_example(example: Example, weight: float = 1.0) -> TrainingExample:
-    """An example as the learner takes it."""
-    return TrainingExample(
-        example_id=example.example_id,
-        user=example.user,
-        messages=tuple({"role": m.role, "content": m.content} for m in example.messages),
-        completion=example.completion,
-        correction=example.correction,
-        rating=example.reward,
-        weight=weight,
-    )
-
-
-def read_example(topic: Topic, value: bytes | None) -> TrainingExample | None:
-    """What learning takes of a record: an example, or of a verdict what it lets through.
-
-    Raises EventInvalid.
-    """
-    event: Example | Verdict = codec.decode(topic, value or b"")
-    example, weight = let_through(event) if isinstance(event, Verdict) else (event, 1.0)
-    return None if example is None else training_example(example, weight)
-
-
-def starts(topic: Topic, offsets: dict[str, int]) -> dict[int, int]:
-    """Where reading goes on, by partition; those not named are read from their beginning."""
-    places = {tuple(source.split("/", 1)): offset for source, offset in offsets.items()}
-    return {int(number): offset for (name, number), offset in places.items() if name == topic.name}
 
 
 def main() -> None:

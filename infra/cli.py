@@ -10,13 +10,14 @@ import sys
 import typer
 from click.exceptions import ClickException
 
+from infra.commands.agent import agent
 from infra.commands.analytics import analytics_app
 from infra.commands.ask import ask, feedback
 from infra.commands.dead_letters import dead_letters_app
 from infra.commands.fleet import edge_app
 from infra.commands.keys import keys_app
 from infra.commands.learn import learn_app
-from infra.commands.local import agent, demo, doctor, up
+from infra.commands.local import demo, doctor, up
 from infra.commands.measuring import bench, eval_app
 from infra.commands.models import models_app
 from infra.commands.privacy import privacy_app
@@ -93,8 +94,12 @@ _REMEDIES = {
     errno.EDQUOT: "Your quota is used up: free some space, or move HEADWATER_DATA_DIR.",
     errno.EFBIG: "This user may not write files of that size: see `ulimit -f`.",
     **dict.fromkeys(
-        (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR),
+        (errno.EACCES, errno.EPERM, errno.EROFS),
         "Name a place that you may write to; the river's are HEADWATER_DATA_DIR and _CACHE_DIR.",
+    ),
+    **dict.fromkeys(
+        (errno.ENOENT, errno.ENOTDIR),
+        "Name one that is there; the river's own are HEADWATER_DATA_DIR and _CACHE_DIR.",
     ),
     errno.EMFILE: "Too many files are open: see `ulimit -n`.",
 }

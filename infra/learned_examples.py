@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from agents.learn import read_example
+from agents.learning.taken_examples import read_example
 from models.learning.examples import Cohort, TrainingExample
 from models.privacy.ledger import Round
 from schemas.errors import DataInvalid, EventInvalid

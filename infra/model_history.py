@@ -12,6 +12,7 @@ from agents.learning.model_change import read_update
 from agents.learning.paths import ledger_path, versions_folder
 from agents.learning.releases import release_update
 from agents.settings import LearnSettings
+from models.artifacts import sha256_of_config
 from models.engine.protocol import BASE_VERSION
 from models.privacy.ledger import Round, verify
 from models.privacy.ledger_schema import Release
@@ -113,13 +114,13 @@ def _versions(
     opening = verify(entries).opening
     rounds = [msgspec.json.decode(entry.body, type=Round) for entry in entries[1:]]
     for record, entry in zip(rounds, entries[1:], strict=True):
-        uri = _uri(settings, versions_folder(settings), record)
-        update = release_update(opening, rounds, Release(record, entry.digest), uri)
+        folder = versions_folder(settings) / f"{record.model_version}-{record.context[:16]}"
+        uri, config = _uri(settings, folder, record), sha256_of_config(folder)
+        update = release_update(opening, rounds, Release(record, entry.digest), uri, config)
         yield record.model_version, (update, record.released)
 
 
-def _uri(settings: LearnSettings, versions: Path, record: Round) -> str:
-    folder = versions / f"{record.model_version}-{record.context[:16]}"
+def _uri(settings: LearnSettings, folder: Path, record: Round) -> str:
     published = settings.artifacts is not None and record.released
     return (
         f"{(settings.artifacts or '').rstrip('/')}/{folder.name}" if published else folder.as_uri()

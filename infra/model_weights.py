@@ -20,4 +20,7 @@ def distances(first: ModelUpdate, second: ModelUpdate, cache_dir: Path) -> list[
 def _weights(update: ModelUpdate, cache_dir: Path) -> tuple[Tensors, LoraShape]:
     if update.artifact_uri is None or update.artifact_sha256 is None:
         return {}, LoraShape()  # the base model
-    return read_adapter(fetch(update.artifact_uri, update.artifact_sha256, cache_dir / "gate"))
+    config_sha256 = update.artifact_config_sha256
+    return read_adapter(
+        fetch(update.artifact_uri, update.artifact_sha256, cache_dir / "gate", config_sha256)
+    )

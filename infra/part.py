@@ -34,6 +34,7 @@ class Part:
     ready: Callable[[], Awaitable[bool]] | None = None
     after: tuple[str, ...] = ()
     restart: bool = True  # False: it may end with status 0, and stays down
+    needed: bool = True  # False: the others go on without it once it is given up
     ready_deadline_s: float = 60.0
     grace_s: float = 10.0  # from SIGTERM to SIGKILL
     remedy: Callable[[str], str] | None = None  # from the end of its log

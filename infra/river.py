@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +29,8 @@ WINDOWS: Final = "windows"
 FEDERATE: Final = "federate"
 MONITOR: Final = "monitor"
 EVERYTHING: Final = (*AGENTS, GATEWAY, MONITOR)
+# What a river that serves cannot be without; the others may be left down (law 3).
+SERVING: Final = (*ANSWERING, GATEWAY)
 # Beside them where it is installed and switched on; nobody waits for it.
 TRACK: Final = "track"
 
@@ -50,10 +52,12 @@ def local_river(
     env: Mapping[str, str] | None = None,
     agents: tuple[str, ...] = AGENTS,
     windows: bool = False,
+    needed: Collection[str] | None = None,
 ) -> River:
     """Kafka, its topics and one worker of each agent; `env` goes to the agents.
 
-    `windows` adds the windowed statistics, whose Flink must be provisioned.
+    `windows` adds the windowed statistics, whose Flink must be provisioned. The river goes on
+    without agents that are not `needed` when they cannot run; by default all are.
     """
     settings = load(LocalSettings)
     kafka = LocalKafka(
@@ -73,6 +77,10 @@ def local_river(
         "HEADWATER_TRACK_FOLDER": str(tracking_of(data_dir).root),
         **dict(env or {}),
     }
+    workers = [
+        *(agent_part(name, shared) for name in agents),
+        *([windows_part(data_dir, shared)] if windows else []),
+    ]
     parts = [
         Part("kafka", kafka.command(), ready=kafka.answers, remedy=remedy_for, grace_s=20.0),
         Part(
@@ -82,8 +90,7 @@ def local_river(
             after=("kafka",),
             restart=False,
         ),
-        *(agent_part(name, shared) for name in agents),
-        *([windows_part(data_dir, shared)] if windows else []),
+        *(replace(part, needed=needed is None or part.name in needed) for part in workers),
     ]
     return River(parts, data_dir, bootstrap)
 

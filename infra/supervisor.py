@@ -8,14 +8,15 @@ import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from graphlib import CycleError, TopologicalSorter
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from infra.lifeline import Lifeline
 from infra.log_files import limit_size
 from infra.part import Part, RunningPart
-from schemas.errors import SettingsInvalid
+from infra.start_order import start_order
+from schemas.errors import WorkerFailed
 
 QUICK_DEATH_S = 30.0  # a part that lived longer starts with a clean record
 BACKOFF_FIRST_S = 0.5
@@ -31,7 +32,7 @@ class Notice:
     """Something happened to a part; `detail` is for people."""
 
     part: str
-    what: Literal["started", "ready", "died", "finished", "stopped"]
+    what: Literal["started", "ready", "died", "left down", "finished", "stopped"]
     detail: str = ""
 
 
@@ -39,7 +40,8 @@ class Supervisor:
     """Runs parts in the order that they need each other, and leaves no process behind.
 
     `data_dir` holds their logs; `on_notice` is called with each change. A part that dies is
-    started again, `deaths_max` times in quick succession at most.
+    started again, `deaths_max` times in quick succession at most. Then it is given up: one that is
+    needed ends them all, another one is left down.
     """
 
     def __init__(
@@ -61,7 +63,8 @@ class Supervisor:
         """Start every part, do `work` while they run, and stop them in reverse order.
 
         Gives what `work` gives, or None when SIGINT, SIGTERM or SIGHUP ended it; a second signal
-        kills the parts at once. Raises WorkerFailed when a part does not start or keeps dying.
+        kills the parts at once. Raises WorkerFailed when a needed part does not start or keeps
+        dying.
         """
         # Settled by the first signal, or by the first part that is given up.
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -95,7 +98,7 @@ class Supervisor:
         for level in self._levels:
             for part in level:
                 keeper = asyncio.create_task(self._keep(part))
-                keeper.add_done_callback(self._give_up)
+                keeper.add_done_callback(partial(self._give_up, part))
                 self._keepers.append(keeper)
             for part in level:
                 await self._ready[part.name].wait()
@@ -136,8 +139,17 @@ class Supervisor:
             self._on_notice(Notice(running.part.name, "ready"))
         return problem
 
-    def _give_up(self, keeper: asyncio.Task[None]) -> None:
-        if not keeper.cancelled() and (failure := keeper.exception()) and not self._ended.done():
+    def _give_up(self, part: Part, keeper: asyncio.Task[None]) -> None:
+        if keeper.cancelled() or not (failure := keeper.exception()):
+            return
+        if not part.needed and isinstance(failure, WorkerFailed):
+            why = f"{failure.message.rstrip()}\n{failure.remedy}"
+            self._on_notice(Notice(part.name, "left down", why))
+            if running := self._running.get(part.name):
+                running.kill()
+            # Nobody waits for it any more.
+            self._ready[part.name].set()
+        elif not self._ended.done():
             self._ended.set_exception(failure)
 
     async def _stop(self) -> None:
@@ -178,29 +190,3 @@ class Supervisor:
         else:
             for running in self._running.values():
                 running.kill()
-
-
-def start_order(parts: Sequence[Part]) -> list[list[Part]]:
-    """Group parts so that each needs only parts of earlier groups.
-
-    Raises SettingsInvalid for a name that is unknown or taken twice, and for a cycle.
-    """
-    by_name = {part.name: part for part in parts}
-    unknown = {name for part in parts for name in part.after} - by_name.keys()
-    if unknown or len(by_name) < len(parts):
-        raise SettingsInvalid(
-            f"Parts have unknown needs {sorted(unknown)} or share a name.",
-            "Name each part once, and only name parts that run.",
-        )
-    sorter = TopologicalSorter({part.name: part.after for part in parts})
-    try:
-        sorter.prepare()
-    except CycleError as error:
-        raise SettingsInvalid(
-            f"Parts wait for each other: {error.args[1]}.", "Break the cycle."
-        ) from error
-    levels = []
-    while names := sorter.get_ready():
-        levels.append([by_name[name] for name in names])
-        sorter.done(*names)
-    return levels

@@ -1,6 +1,7 @@
 """Adapters on their way: a folder in PEFT's layout behind a URI, and verified copies in a cache.
 
-A record names the folder and the sha256 of its weights. Only those two files of it are read, by
+A record names the folder and the sha256 of its weights, and newer records that of its configuration
+as well. Only those two files of it are read, by
 fsspec, and nothing is used that was not verified on this machine: law 7.
 """
 
@@ -31,8 +32,15 @@ _PROTOCOLS: Final = frozenset(
 )
 
 
-def fetch(uri: str, sha256: str, cache: Path, bytes_max: int = WEIGHTS_BYTES_MAX) -> Path:
-    """A local folder with the adapter at `uri`, whose weights have this sha256.
+def fetch(
+    uri: str,
+    sha256: str,
+    cache: Path,
+    config_sha256: str | None = None,
+    bytes_max: int = WEIGHTS_BYTES_MAX,
+) -> Path:
+    """A local folder with the adapter at `uri`, whose weights have this sha256, and whose
+    configuration has the other one where it is known.
 
     It is named by content and address, and there as a whole or not at all. One that is there
     already is verified again and needs no network. Blocks for up to `FETCH_S_MAX` seconds, or as
@@ -43,7 +51,9 @@ def fetch(uri: str, sha256: str, cache: Path, bytes_max: int = WEIGHTS_BYTES_MAX
     address = hashlib.blake2b(uri.encode(), digest_size=8).hexdigest()
     copy = cache / f"{sha256}-{address}"
     if copy.exists():
-        if _sha256_of(copy / WEIGHTS_FILE) == sha256:
+        if _sha256_of(copy / WEIGHTS_FILE) == sha256 and (
+            config_sha256 in (None, sha256_of_config(copy))
+        ):
             copy.touch()
             return copy
         shutil.rmtree(copy, ignore_errors=True)
@@ -53,13 +63,11 @@ def fetch(uri: str, sha256: str, cache: Path, bytes_max: int = WEIGHTS_BYTES_MAX
     except OSError as error:
         raise _unavailable(uri, error) from error
     try:
-        _copy(files, uri, f"{path}/{CONFIG_FILE}", partial / CONFIG_FILE, CONFIG_BYTES_MAX)
-        found = _copy(files, uri, f"{path}/{WEIGHTS_FILE}", partial / WEIGHTS_FILE, bytes_max)
-        if found != sha256:
-            raise ArtifactInvalid(
-                f"The weights at {uri} have the sha256 {found}, not {sha256}.",
-                "Publish the update again with the file that it names, under a new version.",
-            )
+        config, weights = f"{path}/{CONFIG_FILE}", f"{path}/{WEIGHTS_FILE}"
+        found = _copy(files, uri, config, partial / CONFIG_FILE, CONFIG_BYTES_MAX)
+        _check("configuration", uri, found, config_sha256 or found)
+        found = _copy(files, uri, weights, partial / WEIGHTS_FILE, bytes_max)
+        _check("weights", uri, found, sha256)
         _move(partial, copy)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -90,6 +98,12 @@ def stored(folder: Path, base_uri: str | None) -> str:
     Raises as `store`.
     """
     return folder.as_uri() if base_uri is None else store(folder, base_uri, folder.name)
+
+
+def sha256_of_config(folder: Path) -> str | None:
+    """Of an adapter's configuration (hexadecimal): rank and alpha, and with them the scaling of
+    its weights. None where there is no such file."""
+    return _sha256_of(folder / CONFIG_FILE)
 
 
 def prune(cache: Path, used: Collection[Path], copies_max: int = COPIES_MAX) -> None:
@@ -153,6 +167,14 @@ def _copy(files: Any, uri: str, source: str, target: Path, bytes_max: int) -> st
         # Each file system has errors of its own for a network that fails.
         raise _unavailable(uri, error) from error
     return digest.hexdigest()
+
+
+def _check(what: str, uri: str, found: str, wanted: str) -> None:
+    if found != wanted:
+        raise ArtifactInvalid(
+            f"The {what} at {uri}: sha256 {found}, not {wanted}.",
+            "Publish the update again with the file that it names, under a new version.",
+        )
 
 
 def _move(partial: Path, copy: Path) -> None:

@@ -156,13 +156,17 @@ class Prompt(Event, frozen=True):
 
 
 class FoundPassage(Event, frozen=True):
-    """A passage found for a prompt; `score` orders, `cosine` compares between prompts."""
+    """A passage found for a prompt; `score` orders, `cosine` compares between prompts.
+
+    `bm25` weighs the words that both have; 0 where there are none, or none were asked for.
+    """
 
     passage_id: PassageId
     document_id: Id
     text: Annotated[str, Meta(max_length=limits.PASSAGE_CHARS_MAX)]
     score: float
     cosine: float | None = None
+    bm25: float | None = None
     title: Title | None = None
     source: Uri | None = None
 
@@ -414,7 +418,9 @@ class ModelUpdate(Event, frozen=True):
 
     `cohort_first` to `cohort_last` (from 0) are those learned from since the parent, and
     `ledger_sha256` is the digest of the privacy ledger's entry for the last of them. `run` names
-    the learning that it comes from, as tracking knows it.
+    the learning that it comes from, as tracking knows it. `artifact_sha256` is that of the weights;
+    `artifact_config_sha256` that of the configuration beside them, which says by how much they
+    are scaled.
     """
 
     adapter: Name
@@ -431,6 +437,7 @@ class ModelUpdate(Event, frozen=True):
     cohort_last: Count | None = None
     ledger_sha256: Sha256 | None = None
     run: Id | None = None
+    artifact_config_sha256: Sha256 | None = None
 
 
 class FederatedRound(Event, frozen=True):

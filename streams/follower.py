@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import confluent_kafka
@@ -97,6 +97,12 @@ class Follower:
         while not self.caught_up:
             for record in await self.batch():
                 yield record
+
+    async def feed(self, take: Callable[[Record], None]) -> None:
+        """Hands over each record from here on, for ever."""
+        while True:
+            for record in await self.batch():
+                take(record)
 
     async def close(self) -> None:
         """Stop the thread and leave the broker."""

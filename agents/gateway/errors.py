@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
@@ -148,6 +148,21 @@ def _methods(app: FastAPI, request: Request) -> list[str]:
 def _invalid(error: RequestValidationError) -> ApiError:
     """The first field that is wrong, named as the caller wrote it."""
     found = error.errors()[0]
-    place = ".".join(str(part) for part in found["loc"] if part not in ("body", "query", "path"))
+    where, *loc = found["loc"]
+    if where == "body":
+        loc = list(_written(loc, error.body, found["type"] == "missing"))
+    place = ".".join(map(str, loc))
     said = str(found["msg"])
     return ApiError(400, f"{place}: {said}" if place else said, "invalid_request", place or None)
+
+
+def _written(loc: Sequence[str | int], body: Any, missing: bool) -> Iterator[str | int]:
+    """The steps that the caller's body has; the others name the kinds that a field may be of."""
+    for part in loc:
+        if isinstance(body, dict) and (part in body or missing):
+            body = body.get(part)
+        elif isinstance(body, list) and isinstance(part, int) and part < len(body):
+            body = body[part]
+        else:
+            return
+        yield part

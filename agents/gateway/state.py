@@ -34,7 +34,7 @@ class Gateway:
         """Raises SettingsInvalid for files of keys that cannot be used."""
         self.kafka = kafka
         self.settings = settings
-        self.departures = Departures(settings.resume_s, self._cancel)
+        self.departures = Departures(settings.resume_s, self.cancel)
         self._tracing = make_tracing("gateway")
         self.client = Client(
             kafka,
@@ -84,7 +84,8 @@ class Gateway:
             self._open -= 1
             self.metrics.open.set(self._open)
 
-    def _cancel(self, prompt_id: str) -> None:
+    def cancel(self, prompt_id: str) -> None:
+        """Stop an answer that nobody reads, soon."""
         task = asyncio.create_task(self.client.cancel(prompt_id), name="headwater-cancel")
         self._cancels.add(task)
         task.add_done_callback(self._cancelled)

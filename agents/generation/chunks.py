@@ -57,6 +57,8 @@ class ChunkSender:
     async def _run(self) -> None:
         while True:
             await self._arrived.wait()
+            # Not after sending: text that comes later than an interval needs no timer.
+            await self._pause()
             self._arrived.clear()
             if self._finishing.is_set():
                 return
@@ -66,7 +68,6 @@ class ChunkSender:
                 self._next_s = time.monotonic() + self._interval_s
                 for part in parts:
                     await self._send_part(part)
-                await self._pause()
 
     async def _send_part(self, part: Part) -> None:
         await self._send(self.sent, part)

@@ -35,6 +35,7 @@ class Swap:
     record: Record
     uri: str = ""
     sha256: str = ""
+    config_sha256: str | None = None
 
 
 def decode_swap(record: Record) -> Swap:
@@ -61,7 +62,12 @@ def decode_swap(record: Record) -> Swap:
             "Give the version another name, or leave the artifact out.",
         )
     return Swap(
-        update.adapter, update.model_version, record, update.artifact_uri, update.artifact_sha256
+        update.adapter,
+        update.model_version,
+        record,
+        update.artifact_uri,
+        update.artifact_sha256,
+        update.artifact_config_sha256,
     )
 
 

@@ -142,7 +142,9 @@ class Updates:
         """Load and swap; False when something newer is wanted by then."""
         copy = None
         if swap.version != BASE_VERSION:
-            copy = await self._in_thread(partial(fetch, swap.uri, swap.sha256, self._cache))
+            copy = await self._in_thread(
+                partial(fetch, swap.uri, swap.sha256, self._cache, swap.config_sha256)
+            )
         lane = self._lanes[swap.adapter]
         if not await self._composition.bring(
             swap.adapter, swap.version, copy, lambda: lane.wanted is swap

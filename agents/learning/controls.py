@@ -31,25 +31,21 @@ class LearningSwitch:
     async def open(self) -> None:
         """Return once the newest record is known."""
         await self._follower.open()
-        while not self._follower.caught_up:
-            await self._take()
+        async for record in self._follower.until_caught_up():
+            self._take(record)
 
     async def follow(self) -> None:
         """Keep up with the topic, for ever."""
-        while True:
-            await self._take()
+        await self._follower.feed(self._take)
 
     async def close(self) -> None:
         """Stop reading."""
         await self._follower.close()
 
-    async def _take(self) -> None:
-        for record in await self._follower.batch():
-            control = read_control(record)
-            if control is not None and control.adapter == self._adapter:
-                self._turn(control)
-
-    def _turn(self, control: Control) -> None:
+    def _take(self, record: Record) -> None:
+        control = read_control(record)
+        if control is None or control.adapter != self._adapter:
+            return
         if control.learning == "paused":
             self.running.clear()
             log.info("learning is paused: %s", control.reason)

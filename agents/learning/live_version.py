@@ -14,6 +14,7 @@ from schemas.errors import EventInvalid, HeadwaterError
 from schemas.events import ModelUpdate
 from schemas.topics import MODEL_UPDATES
 from streams.follower import Follower
+from streams.records import Record
 from streams.settings import KafkaSettings
 
 log = logging.getLogger("headwater.learn")
@@ -30,28 +31,26 @@ class LiveUpdate:
     async def open(self) -> None:
         """Return once the newest record is known."""
         await self._follower.open()
-        while not self._follower.caught_up:
-            await self._take()
+        async for record in self._follower.until_caught_up():
+            self._take(record)
 
     async def follow(self) -> None:
         """Keep up with the topic, for ever."""
-        while True:
-            await self._take()
+        await self._follower.feed(self._take)
 
     async def close(self) -> None:
         """Stop reading."""
         await self._follower.close()
 
-    async def _take(self) -> None:
-        for record in await self._follower.batch():
-            if record.key != self._adapter:
-                continue
-            try:
-                value = record.value
-                self.update = None if value is None else codec.decode(MODEL_UPDATES, value)
-            except EventInvalid as error:
-                # Whoever serves leaves it out too.
-                log.warning("update of %s left out: %s", record.key_text, error)
+    def _take(self, record: Record) -> None:
+        if record.key != self._adapter:
+            return
+        try:
+            value = record.value
+            self.update = None if value is None else codec.decode(MODEL_UPDATES, value)
+        except EventInvalid as error:
+            # Whoever serves leaves it out too.
+            log.warning("update of %s left out: %s", record.key_text, error)
 
 
 def read_live(update: ModelUpdate | None, cache: Path) -> LiveVersion | None:
@@ -60,7 +59,9 @@ def read_live(update: ModelUpdate | None, cache: Path) -> LiveVersion | None:
         version = "base" if update is None else update.model_version
         return LiveVersion(version, {}, LoraShape())
     try:
-        folder = fetch(update.artifact_uri, update.artifact_sha256, cache)
+        folder = fetch(
+            update.artifact_uri, update.artifact_sha256, cache, update.artifact_config_sha256
+        )
         prune(cache, {folder})
         return LiveVersion(update.model_version, *read_adapter(folder), update.origin)
     except HeadwaterError as error:

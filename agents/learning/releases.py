@@ -32,7 +32,11 @@ def run_name(opening: Opening) -> str:
 
 
 def release_update(
-    opening: Opening, rounds: Sequence[Round], release: Release, artifact_uri: str
+    opening: Opening,
+    rounds: Sequence[Round],
+    release: Release,
+    artifact_uri: str,
+    config_sha256: str | None = None,
 ) -> ModelUpdate:
     """The event of a release; the same one however often it is made.
 
@@ -66,6 +70,7 @@ def release_update(
         cohort_last=record.number,
         ledger_sha256=release.digest,
         run=run_name(opening),
+        artifact_config_sha256=config_sha256,
     )
 
 

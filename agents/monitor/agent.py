@@ -90,7 +90,7 @@ class Monitor:
         self.ready.set()
         async with asyncio.TaskGroup() as tasks:
             for follower, take in self._followed.items():
-                tasks.create_task(_follow(follower, take))
+                tasks.create_task(follower.feed(take))
             tasks.create_task(self._follow_lag())
             tasks.create_task(self._sweep())
             while True:
@@ -168,12 +168,6 @@ class Monitor:
         while True:
             self.board.forget(now_ms() - round(1_000 * self._settings.stale_s))
             await asyncio.sleep(_SWEEP_S)
-
-
-async def _follow(follower: Follower, take: Callable[[Record], None]) -> None:
-    while True:
-        for record in await follower.batch():
-            take(record)
 
 
 def _statistic(record: Record) -> Statistic | None:

@@ -43,12 +43,12 @@ class EventFigures:
         )
         self._late = Counter(
             f"{METRICS_PREFIX}feedback_late",
-            "Feedback that came after its answer's time.",
+            "Feedback that came when its window was closed.",
             registry=board.registry,
         )
         self._unmatched = Counter(
             f"{METRICS_PREFIX}feedback_unmatched",
-            "Feedback on no answer that is known.",
+            "Feedback that met no answer within the time allowed.",
             registry=board.registry,
         )
         for agent in _BURYING:

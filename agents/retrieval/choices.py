@@ -27,6 +27,7 @@ from schemas.errors import EventInvalid
 from schemas.events import Choice, Policy, Prompt
 from schemas.topics import POLICIES
 from streams.follower import Follower
+from streams.records import Record
 from streams.settings import KafkaSettings
 
 _RETRIEVAL: Final = ("top_k", "score_floor")
@@ -65,14 +66,10 @@ class Choices:
             return
         self._follower = Follower(self._kafka, POLICIES, "earliest")
         await self._follower.open()
-        while True:
-            for record in await self._follower.batch():
-                try:
-                    self.take(codec.decode(POLICIES, record.value or b""))
-                except EventInvalid as error:
-                    log.warning("%s/%d: %s", record.topic, record.offset, error)
-            if self._follower.caught_up:
-                self.ready.set()
+        async for record in self._follower.until_caught_up():
+            self._read(record)
+        self.ready.set()
+        await self._follower.feed(self._read)
 
     async def close(self) -> None:
         """Leave the broker."""
@@ -90,6 +87,12 @@ class Choices:
         self._estimates = estimates_of(means, covariances)
         self._rule = Rule(floor=policy.floor, learns=policy.learns)
         self._version = policy.version
+
+    def _read(self, record: Record) -> None:
+        try:
+            self.take(codec.decode(POLICIES, record.value or b""))
+        except EventInvalid as error:
+            log.warning("%s/%d: %s", record.topic, record.offset, error)
 
     def takes_part(self, question: Question) -> bool:
         """Whether a variant is to be drawn for a prompt."""

@@ -68,6 +68,7 @@ def found_passage(found: Found) -> FoundPassage:
         text=found.passage.text,
         score=found.score,
         cosine=found.dense_score,
+        bm25=found.keyword_score,
         title=found.passage.title,
         source=found.passage.source,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agents.learning.releases import release_update
 from agents.rounds.adapter_rounds import Federation
-from models.artifacts import stored
+from models.artifacts import sha256_of_config, stored
 from schemas.events import ModelUpdate
 
 
@@ -20,5 +20,6 @@ def unpublished(federation: Federation, artifacts: str | None) -> list[ModelUpda
         record = release.record
         folder = federation.rounds.folder(record.model_version, record.context)
         uri = stored(folder, artifacts)
-        found.append(release_update(federation.opening, rounds, release, uri))
+        config = sha256_of_config(folder)
+        found.append(release_update(federation.opening, rounds, release, uri, config))
     return found

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from models.artifacts import sha256_of_config
 from models.learning.rounds import Judgement
 from models.studying.notes import Made, Notes
 from models.studying.study import Study
@@ -42,6 +45,7 @@ def made_record(adapter: str, made: Made, uri: str) -> tuple[ModelUpdate, Outgoi
         evaluation=made.evaluation,
         reason=UNPROTECTED,
         run=run_name(adapter),
+        artifact_config_sha256=sha256_of_config(Path(made.folder)),
     )
     sent = headers.make_headers(MODEL_UPDATES, f"{adapter}/{made.version}", SOURCE)
     value = codec.checked(MODEL_UPDATES, update)

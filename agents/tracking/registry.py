@@ -72,7 +72,7 @@ class Registry:
         """The URI of a verified copy among the run's artifacts, or of the adapter itself."""
         uri, sha256 = update.artifact_uri or "", update.artifact_sha256 or ""
         try:
-            folder = fetch(uri, sha256, self._fetched)
+            folder = fetch(uri, sha256, self._fetched, update.artifact_config_sha256)
         except HeadwaterError as error:
             log.warning("%s is registered without its files: %s", update.model_version, error)
             return uri

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from agents.learn import read_example, starts
+from agents.learning.taken_examples import read_example, starts
 from agents.tuning.contest import Contest
 from agents.tuning.told import ended_statistic, rung_statistics
 from models.engine.protocol import Message

@@ -17,14 +17,15 @@ from typing import Any, Final
 import aiohttp
 import psutil
 
+from infra.commands.shell import err
 from infra.measure import percentiles
 from schemas.events import Retrieval, Sampling
 from streams.client import Client
 from streams.settings import KafkaSettings
 
 # How many streams at once, and how often.
-ROUNDS: Final = {1: 16, 10: 8, 100: 1, 200: 1}
-_TOKENS: Final = 32
+ROUNDS: Final = {1: 8, 10: 6, 100: 1, 200: 1}
+_TOKENS: Final = 16
 _WARM_UP: Final = 3
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=600)
 
@@ -74,7 +75,11 @@ async def bench_gateway(kafka: KafkaSettings, port: int) -> dict[str, Any]:
             await by_sdk()
             await by_http()
         ways = [("sdk", by_sdk, psutil.Process()), ("http", by_http, _gateway_process())]
-        return {str(streams): await _compare(ways, streams) for streams in ROUNDS}
+        told = {}
+        for streams in ROUNDS:
+            told[str(streams)] = await _compare(ways, streams)
+            err.print(f"{streams} streams: {told[str(streams)]}", style="dim", markup=False)
+        return told
 
 
 async def _compare(

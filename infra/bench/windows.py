@@ -11,6 +11,8 @@ import asyncio
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +31,8 @@ from streams.admin import create_topics
 from streams.producer import producer_config
 from streams.settings import KafkaSettings
 
-ANSWERS: Final = 300_000
+ANSWERS: Final = 200_000
+RECORDS: Final = ANSWERS + ANSWERS // 10
 KEYS: Final = (10, 100, 1_000)
 _SPAN_MS: Final = 3_600_000
 _DEADLINE_S: Final = 180.0
@@ -44,7 +47,7 @@ async def bench_windows(kafka: KafkaSettings) -> dict[str, Any]:
         own = kafka.model_copy(update={"topic_prefix": f"{kafka.topic_prefix}{keys}."})
         await asyncio.to_thread(create_topics, own)
         await asyncio.to_thread(_publish, own, keys)
-        loop = await asyncio.to_thread(loop_rate, own, ANSWERS + ANSWERS // 10)
+        loop = await asyncio.to_thread(loop_rate, own, RECORDS)
         flink = await _flink_rate(own)
         found[str(keys)] = {
             "loop_records_per_s": round(loop),
@@ -126,25 +129,37 @@ def _slope(kafka: KafkaSettings, running: RunningPart) -> float:
     """Records per second between the first commit and the last."""
     seen: list[tuple[float, int]] = []
     deadline_s = time.monotonic() + _DEADLINE_S
-    while not seen or seen[-1][1] < ANSWERS:
-        if time.monotonic() > deadline_s:
-            raise running.failure(f"read {seen[-1][1] if seen else 0} of {ANSWERS} answers")
-        done = _committed(kafka, GENERATIONS)
-        if done and (not seen or done != seen[-1][1]):
-            seen.append((time.monotonic(), done))
-        time.sleep(_POLL_INTERVAL_S)
+    with _offsets(kafka) as committed:
+        while not seen or seen[-1][1] < RECORDS:
+            if time.monotonic() > deadline_s:
+                raise running.failure(f"read {seen[-1][1] if seen else 0} of {RECORDS} records")
+            done = committed()
+            if done and (not seen or done != seen[-1][1]):
+                seen.append((time.monotonic(), done))
+            time.sleep(_POLL_INTERVAL_S)
     if len(seen) < 2:
         raise WorkerFailed("Flink read all in one checkpoint.", "Measure with more answers.")
     (first_s, first), (last_s, last) = seen[0], seen[-1]
     return (last - first) / (last_s - first_s)
 
 
-def _committed(kafka: KafkaSettings, topic: Topic) -> int:
+@contextmanager
+def _offsets(kafka: KafkaSettings) -> Iterator[Callable[[], int]]:
+    """Asks how many answers and pieces of feedback Flink's checkpoints have committed."""
+    with ExitStack() as readers:
+        groups = {
+            topic: readers.enter_context(closing(_reader(kafka, topic)))
+            for topic in (GENERATIONS, FEEDBACK)
+        }
+        yield lambda: sum(_committed(group, kafka, topic) for topic, group in groups.items())
+
+
+def _reader(kafka: KafkaSettings, topic: Topic) -> Consumer:
     group = kafka.group_name(f"windows-{topic.name}")
-    consumer = Consumer(kafka.client_config() | {"group.id": group})
-    try:
-        name = kafka.topic_name(topic)
-        places = [TopicPartition(name, number) for number in range(topic.partitions)]
-        return sum(max(place.offset, 0) for place in consumer.committed(places, timeout=10))
-    finally:
-        consumer.close()
+    return Consumer(kafka.client_config() | {"group.id": group})
+
+
+def _committed(group: Consumer, kafka: KafkaSettings, topic: Topic) -> int:
+    name = kafka.topic_name(topic)
+    places = [TopicPartition(name, number) for number in range(topic.partitions)]
+    return sum(max(place.offset, 0) for place in group.committed(places, timeout=10))

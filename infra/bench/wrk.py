@@ -9,12 +9,13 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+from infra.commands.shell import err
 from schemas.errors import WorkerFailed
 
 # Connections, and seconds: two waves of answers at least.
-LOADS: Final = {1: 20, 10: 20, 100: 40, 200: 80}
+LOADS: Final = {1: 10, 10: 15, 100: 30, 200: 60}
 _TIMEOUT_S: Final = 120
-_TOKENS: Final = 32
+_TOKENS: Final = 16
 # wrk counts in microseconds. Each question is another one, so that no prefix is known already.
 _SCRIPT: Final = """
 local asked = 0
@@ -46,7 +47,11 @@ async def bench_wrk(port: int) -> dict[str, Any] | None:
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "chat.lua"
         script.write_text(_SCRIPT % _TOKENS)
-        return {str(n): await _measured(script, n, seconds, port) for n, seconds in LOADS.items()}
+        told = {}
+        for streams, seconds in LOADS.items():
+            told[str(streams)] = await _measured(script, streams, seconds, port)
+            err.print(f"wrk, {streams}: {told[str(streams)]}", style="dim", markup=False)
+        return told
 
 
 async def _measured(script: Path, connections: int, seconds: int, port: int) -> dict[str, float]:

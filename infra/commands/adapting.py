@@ -30,9 +30,11 @@ def bandit(
     ] = False,
     dataset: Annotated[str, typer.Option(help="digits or phishing.")] = "digits",
     seeds: Annotated[int, typer.Option(min=2, help="Shuffled streams.")] = 20,
-    floor: Annotated[float, typer.Option(help="Least chance of each arm.")] = 0.02,
+    floor: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Least chance of each arm.")
+    ] = 0.02,
     memory: Annotated[
-        float, typer.Option(help="Rewards after which one counts 1/e; 0: it counts for ever.")
+        float, typer.Option(min=0.0, help="Rewards after which one counts 1/e; 0: for ever.")
     ] = 1000.0,
     switch: Annotated[
         bool, typer.Option("--switch", help="Let the world change in the midst of the stream.")

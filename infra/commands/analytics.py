@@ -15,6 +15,7 @@ from infra.flink.run import become_flink
 from infra.paths import data_dir
 from schemas.errors import ProvisioningFailed
 from schemas.events import Statistic
+from streams.admin import check_connection
 from streams.client import Client
 from streams.settings import KafkaSettings, load
 from streams.subscription import Since
@@ -58,9 +59,12 @@ def tail(
 @analytics_app.command("run")
 def run_windows() -> None:
     """Run the windows in the foreground: in a Flink here, or at HEADWATER_ANALYTICS_CLUSTER."""
-    settings = load(AnalyticsSettings)
+    settings, kafka = load(AnalyticsSettings), load(KafkaSettings)
+    if settings.cluster is None:
+        # Flink itself would wait for a broker for ever.
+        check_connection(kafka)
     folder = settings.checkpoints or data_dir() / "windows"
-    become_flink(fetched_flink(), load(KafkaSettings), settings, folder.expanduser().absolute())
+    become_flink(fetched_flink(), kafka, settings, folder.expanduser().absolute())
 
 
 @analytics_app.command("provision")

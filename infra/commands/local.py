@@ -1,12 +1,12 @@
-"""`headwater up`, `demo`, `agent` and `doctor`: running the river on this machine."""
+"""`headwater up`, `demo` and `doctor`: running the river on this machine."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,8 +15,7 @@ from agents.monitor.settings import MonitorSettings
 from agents.studying.settings import StudySettings
 from infra.commands.analytics import windows_wanted
 from infra.commands.fleet import tell_devices
-from infra.commands.gate_set import make_gate_set
-from infra.commands.next_steps import next_steps, show_tracking
+from infra.commands.next_steps import next_steps, serve_it, show_tracking
 from infra.commands.progress import fetching
 from infra.commands.shell import AsJson, err, out, print_json, run
 from infra.doctor import diagnose
@@ -24,14 +23,13 @@ from infra.paths import LocalSettings
 from infra.ports import free_ports, is_free
 from infra.provision import KafkaDistribution, provision
 from infra.river import (
-    ADAPT,
     ANSWERING,
     EVERYTHING,
     FEDERATE,
     GATEWAY,
     MONITOR,
+    SERVING,
     STUDY,
-    TRACK,
     River,
     local_river,
     tracked,
@@ -42,10 +40,6 @@ from streams.settings import KafkaSettings, load
 
 if TYPE_CHECKING:
     from infra.federation import Operator
-
-# Turns that an OpenMP thread waits for the next product before it sleeps: some 0.1 ms.
-SPIN_COUNT: Final = "10000"
-_WORKERS: Final = (*EVERYTHING, STUDY, FEDERATE, TRACK)
 
 
 def up(
@@ -75,8 +69,10 @@ def up(
         _federating(operator),
         _wanted(operator),
         windows_wanted(),
+        needed=SERVING,
     )
-    river.parts.extend([] if operator is None else operator.parts)
+    if operator is not None:
+        river.parts.extend(replace(part, needed=False) for part in operator.parts)
 
     async def work() -> None:
         next_steps(river, gateway.port)
@@ -148,63 +144,8 @@ def demo(
     if summary is None:
         raise typer.Exit(130)
     print_json(summary)
-
-
-def agent(name: Annotated[str, typer.Argument(help=", ".join(_WORKERS))]) -> None:
-    """Run one worker of an agent in the foreground."""
-    limit_spinning()
-    if name == "ingest":
-        from agents.ingest import main
-    elif name == "retrieve":
-        from agents.retrieve import main
-    elif name == "generate":
-        from agents.generate import main
-    elif name == "join":
-        from agents.join import main
-    elif name == "learn":
-        make_gate_set()
-        from agents.learn import main
-    elif name == STUDY:
-        _make_general_set()
-        from agents.study import main
-    elif name == ADAPT:
-        from agents.adapt import main
-    elif name == MONITOR:
-        from agents.monitor.agent import main
-    elif name == GATEWAY:
-        from infra.pages.serve import main
-    elif name == FEDERATE:
-        make_gate_set()
-        from infra.federation import operator_settings
-
-        folder = str(operator_settings().superlink_folder)
-        os.environ.setdefault("HEADWATER_FEDERATE_SUPERLINK_FOLDER", folder)
-        from agents.federate import main
-    elif name == TRACK:
-        from agents.track import main
-    else:
-        raise SettingsInvalid(f"There is no agent {name!r}.", f"The agents: {', '.join(_WORKERS)}.")
-    main()
-
-
-def _make_general_set() -> None:
-    """The general texts that study follows the base model on, where none are set."""
-    settings = load(StudySettings)
-    path = settings.general_set_path
-    if settings.general_set is None and not path.exists():
-        # Imported late: it reads the docstrings of many modules.
-        from infra.demo.general_texts import write_general_set
-
-        write_general_set(path)
-
-
-def limit_spinning() -> None:
-    """Set how long OpenMP's threads spin at barriers; read when torch is loaded.
-
-    Long spinning loses the cores to the other agents of a small machine, and threads that fall
-    asleep between two products halve the engine's speed (docs/LOG.md).
-    """
-    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    if once:
+        serve_it()
 
 
 def doctor(as_json: AsJson = False) -> None:
@@ -234,10 +175,12 @@ async def supervised(river: River, work: Callable[[], Awaitable[Any]]) -> Any:
 
 
 def _show(notice: Notice) -> None:
-    if notice.what != "started":
-        err.print(
-            f"{notice.part} {notice.what} {notice.detail}".rstrip(), style="dim", markup=False
-        )
+    if notice.what == "started":
+        return
+    line = f"{notice.part} {notice.what} {notice.detail}".rstrip()
+    if notice.what == "left down":
+        line = f"{notice.part} is left down, the others go on. {notice.detail}"
+    err.print(line, style="red" if notice.what == "left down" else "dim", markup=False)
 
 
 def _ports() -> tuple[int, int, int]:

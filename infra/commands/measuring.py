@@ -11,11 +11,12 @@ from typing import Annotated, Any
 import typer
 
 from infra.commands.adapting import bandit, labels, poisoning
+from infra.commands.agent import limit_spinning
 from infra.commands.documents import documents
 from infra.commands.drift import drift
 from infra.commands.federation import federation, federation_scale
 from infra.commands.learning import learning
-from infra.commands.local import fetched, limit_spinning, supervised
+from infra.commands.local import fetched, supervised
 from infra.commands.shell import AsJson, err, out, print_json, run
 from infra.ports import free_ports
 from infra.river import AGENTS, ANSWERING, FEDERATE, GATEWAY, local_river

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from agents.gateway.settings import GatewaySettings
 from agents.tracking.settings import TrackSettings
-from infra.commands.shell import out
+from infra.commands.shell import err, out
 from infra.river import TRACK, River, tracking_of
-from streams.settings import KafkaSettings
+from streams.settings import KafkaSettings, load
 
 
 def next_steps(river: River, gateway_port: int) -> None:
@@ -25,6 +26,12 @@ def next_steps(river: River, gateway_port: int) -> None:
         out.print(f"  {env}.venv/bin/headwater {command}", markup=False)
     show_tracking(river)
     out.print("Ctrl-C stops everything.")
+
+
+def serve_it() -> None:
+    """Where the page is to be had once nothing runs any more; beside what programs read."""
+    page = f"http://127.0.0.1:{load(GatewaySettings).port}/ui/"
+    err.print(f"All is stopped. `.venv/bin/headwater up` serves the page at {page}", markup=False)
 
 
 def show_tracking(river: River) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -23,7 +24,7 @@ def show(as_json: AsJson = False) -> None:
     folder = load(StudySettings).study_folder
     found = read_notes(study_file(folder))
     if found is None:
-        raise DataInvalid(f"There is no study in {folder}.", "Run `headwater agent study`.")
+        raise _no_study(folder)
     notes, _ = found
     state: dict[str, Any] = {
         "lessons": notes.lessons,
@@ -51,9 +52,11 @@ def rebuild(as_json: AsJson = False) -> None:
     rebuilt version is live the old one serves; `headwater models rollback --adapter documents --to
     base` takes it away at once.
     """
-    from models.studying.notes import begin_again
+    from models.studying.notes import begin_again, study_file
 
     settings = load(StudySettings)
+    if not study_file(settings.study_folder).exists():
+        raise _no_study(settings.study_folder)
     notes = begin_again(settings.study_folder)
     if as_json:
         print_json({"folder": str(settings.study_folder), "versions_judged": notes.version_number})
@@ -63,3 +66,7 @@ def rebuild(as_json: AsJson = False) -> None:
         f"{notes.version_number + 1}. Start `headwater agent study`.",
         markup=False,
     )
+
+
+def _no_study(folder: Path) -> DataInvalid:
+    return DataInvalid(f"There is no study in {folder}.", "Run `headwater agent study`.")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Final, NoReturn
 
 from agents.runtime.ready_file import touch_ready_file
 from infra.flink.cluster import follow, job_runs, wait_for_cluster
-from infra.flink.job import job_name, make_order
+from infra.flink.job import WORK, job_name, make_order
 from infra.flink.provision import FlinkDistribution
 from streams import windows
 from streams.settings import KafkaSettings
@@ -26,6 +27,9 @@ appender.console.name = Console
 appender.console.type = CONSOLE
 appender.console.layout.type = PatternLayout
 appender.console.layout.pattern = %d{yyyy-MM-dd HH:mm:ss} %-5p %c{1} - %m%n
+# It warns at every checkpoint that the sink's metrics have the same name again.
+logger.metrics.name = org.apache.flink.metrics.MetricGroup
+logger.metrics.level = ERROR
 """
 
 
@@ -44,6 +48,9 @@ def become_flink(
         order.seek(0)
         os.dup2(order.fileno(), 0)
     if settings.cluster is None:
+        # What a killed Flink left behind.
+        shutil.rmtree(folder / WORK, ignore_errors=True)
+        (folder / WORK).mkdir()
         os.nice(NICENESS)
     env = os.environ | java_environment(flink, settings, log_settings)
     os.execve(flink.python, [str(flink.python), str(MAIN)], env)
@@ -66,7 +73,8 @@ def java_environment(
         "JAVA_HOME": str(flink.java_home),
         "LOG4J_PROPERTIES": str(log_settings),
         "FLINK_LOG_DIR": str(log_settings.parent),
-        # A small heap with the plain collector and the quick compiler, as Kafka has.
+        # A small heap with the plain collector and the quick compiler, as Kafka has. That
+        # compiler's 48 MiB for code would fill, and each time the whole heap be collected.
         "JVM_ARGS": f"-Xmx{settings.heap_mib}m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 "
-        "-XX:+ExitOnOutOfMemoryError",
+        "-XX:ReservedCodeCacheSize=128m -XX:+ExitOnOutOfMemoryError",
     }

@@ -9,6 +9,7 @@ from nicegui import ui
 
 from agents.gateway.errors import ApiError
 from infra.pages.visitor import Visitor, tell
+from infra.pages.why import reasons
 from schemas.errors import HeadwaterError
 from schemas.events import FoundPassage, Generation, Message, Retrieval, Sampling
 from streams.answer import Answer
@@ -99,6 +100,9 @@ def _passages(generation: Generation) -> None:
             title = f"[{number}] {passage.title or passage.document_id}{mark}"
             with ui.expansion(title, value=cited).classes("w-full"):
                 _passage(passage)
+    with ui.expansion("Why this answer").classes("w-full text-xs opacity-70"):
+        for line in reasons(generation):
+            ui.label(line).classes("break-words")
     ui.label(f"version {generation.model_version}").classes("text-xs opacity-70")
 
 

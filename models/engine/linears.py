@@ -51,24 +51,6 @@ class Linear:
         return product if self._bias is None else product + self._bias
 
 
-class Addition:
-    """x (n, K) and y (n, N) → y + x · weight, for weight (K, N)."""
-
-    def __init__(self, weight: Tensor) -> None:
-        self._weight = weight
-        self._packed: Tensor | None = None
-        if can_pack(weight):
-            self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.T.contiguous())
-
-    def __call__(self, rows: Tensor, onto: Tensor) -> Tensor:
-        if self._packed is None:
-            return torch.addmm(onto, rows, self._weight)
-        added: Tensor = torch.ops.mkldnn._linear_pointwise.binary(
-            rows, onto, self._packed, None, "add"
-        )
-        return added
-
-
 def can_pack(weight: Tensor) -> bool:
     """Whether this processor multiplies packed bfloat16 faster than unpacked."""
     return (

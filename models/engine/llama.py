@@ -64,8 +64,8 @@ class Attention(Protocol):
 class LowRank(Protocol):
     """Adapters: what they add to the products of one pass."""
 
-    def add(self, layer: int, product: str, rows: Tensor, into: Tensor) -> Tensor:
-        """`into` plus each row's own adapter's part."""
+    def add(self, layer: int, product: str, rows: Tensor, into: Tensor) -> None:
+        """Adds each row's own adapter's part to `into`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ class Llama:
         normed = self._normed(hidden, layer.attention_norm)
         qkv = layer.qkv(normed)
         if adapters is not None:
-            qkv = adapters.add(index, "qkv", normed, qkv)
+            adapters.add(index, "qkv", normed, qkv)
         if layer.query_norm is not None:
             qkv = self._norm_heads(layer, qkv)
         size = self.shape.head_size
@@ -147,19 +147,19 @@ class Llama:
         mixed = found[0] if len(found) == 1 else torch.cat(found)
         out = layer.out(mixed)
         if adapters is not None:
-            out = adapters.add(index, "out", mixed, out)
+            adapters.add(index, "out", mixed, out)
         return hidden + out
 
     def _mlp(self, index: int, layer: Layer, hidden: Tensor, adapters: LowRank | None) -> Tensor:
         normed = self._normed(hidden, layer.mlp_norm)
         gate_up = layer.gate_up(normed)
         if adapters is not None:
-            gate_up = adapters.add(index, "gate_up", normed, gate_up)
+            adapters.add(index, "gate_up", normed, gate_up)
         gate, up = gate_up.chunk(2, dim=1)
         inner = functional.silu(gate).mul_(up)
         down = layer.down(inner)
         if adapters is not None:
-            down = adapters.add(index, "down", inner, down)
+            adapters.add(index, "down", inner, down)
         return hidden + down
 
     def _normed(self, rows: Tensor, weight: Tensor) -> Tensor:

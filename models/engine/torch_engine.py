@@ -14,12 +14,12 @@ from typing import Any, Final
 import torch
 from prometheus_client import CollectorRegistry
 
+from models.engine.arrange import arrange
 from models.engine.assemble import assemble
 from models.engine.chat import encode_chat
 from models.engine.detokenize import TextStream
 from models.engine.grammar import Grammars
 from models.engine.load import Loaded, load
-from models.engine.low_rank import arrange
 from models.engine.options import TorchEngineOptions
 from models.engine.protocol import (
     BASE_VERSION,
@@ -80,7 +80,12 @@ class TorchEngine:
             target=self._work, args=(ready,), name="headwater-engine", daemon=True
         )
         self._thread.start()
-        await ready
+        try:
+            await ready
+        except asyncio.CancelledError:
+            # A process that ends around a thread in torch's C++ is aborted.
+            await self.close()
+            raise
 
     def stream(self, request: GenerationRequest) -> AsyncGenerator[Piece, None]:
         """See `Engine.stream`. Tokenises the prompt at once: about 1 ms for 1,000 tokens."""

@@ -11,7 +11,8 @@ import threading
 from collections import Counter
 from heapq import heappop, heappush
 
-from models.engine.low_rank import BASE, Adapter, Stacks
+from models.engine.arrange import Adapter
+from models.engine.low_rank import BASE, Stacks
 from models.engine.protocol import BASE_VERSION
 from schemas.errors import ModelBusy, ModelUnavailable
 

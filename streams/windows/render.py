@@ -51,6 +51,8 @@ def _values(prefix: str, kafka: dict[str, str], settings: AnalyticsSettings) -> 
         "scan.startup.mode": "group-offsets",
         "properties.auto.offset.reset": "earliest",
         "scan.topic-partition-discovery.interval": "60 s",
+        # All partitions in turn, a little of each: one that waits long for its turn looks silent.
+        "properties.max.partition.fetch.bytes": "65536",
     }
     return {
         "prefix": prefix,

@@ -58,7 +58,7 @@ class AnalyticsSettings(BaseSettings):
     checkpoints: Path | None = Field(
         None, description="where checkpoints are kept; a folder of the local river by default"
     )
-    heap_mib: int = Field(384, ge=256, description="local Flink: the JVM's -Xmx")
+    heap_mib: int = Field(256, ge=256, description="local Flink: the JVM's -Xmx")
     cluster: str | None = Field(
         None, description="host:port of a Flink cluster's REST; a local Flink where unset"
     )

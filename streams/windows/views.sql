@@ -45,18 +45,30 @@ SELECT '', '', 0e0, FALSE, MAP['', ''], happened FROM ticks WHERE n < 0;
 
 -- Of several copies the one that comes first counts. By the order of arrival, for a window would
 -- drop what is late, and here it must go on, to be counted as late.
+-- Here and after the join all columns are packed into one. The planner leaves out columns that a
+-- job does not use, and what differs in its columns it runs again for each job, state included.
 CREATE TEMPORARY VIEW feedback_once AS
-SELECT prompt_id, feedback_id, rating, corrected, labels, happened
+SELECT
+  CAST(
+    ROW(prompt_id, feedback_id, rating, corrected, labels)
+    AS ROW<
+      prompt_id STRING, feedback_id STRING, rating DOUBLE, corrected BOOLEAN,
+      labels MAP<STRING, STRING>>
+  ) AS given,
+  happened
 FROM (
   SELECT *, ROW_NUMBER() OVER (PARTITION BY feedback_id ORDER BY PROCTIME()) AS copy
   FROM feedback_given)
 WHERE copy = 1;
 
 CREATE TEMPORARY VIEW feedback_too_late AS
-SELECT * FROM feedback_once WHERE happened <= CURRENT_WATERMARK(happened);
+SELECT
+  given.prompt_id AS prompt_id, given.feedback_id AS feedback_id, given.rating AS rating, happened
+FROM feedback_once WHERE happened <= CURRENT_WATERMARK(happened);
 
 CREATE TEMPORARY VIEW feedback_on_time AS
-SELECT * FROM feedback_once
+SELECT given, given.prompt_id AS prompt_id, happened
+FROM feedback_once
 WHERE CURRENT_WATERMARK(happened) IS NULL OR happened > CURRENT_WATERMARK(happened);
 
 CREATE TEMPORARY VIEW answer_versions AS
@@ -68,13 +80,33 @@ WHERE copy = 1;
 
 -- The join as of the feedback's time, with a bound: the pairs of an interval join. The windows
 -- after an interval join however could close only when the whole interval had passed.
-CREATE TEMPORARY VIEW feedback_met AS
+CREATE TEMPORARY VIEW feedback_pairs AS
 SELECT
-  f.prompt_id, f.feedback_id, f.rating, f.corrected, f.labels, f.happened,
+  CAST(
+    ROW(f.given, a.model_version, a.conversation_id, a.prompted_ms, a.finished_ms)
+    AS ROW<
+      given ROW<
+        prompt_id STRING, feedback_id STRING, rating DOUBLE, corrected BOOLEAN,
+        labels MAP<STRING, STRING>>,
+      model_version STRING, conversation_id STRING, prompted_ms BIGINT, finished_ms BIGINT>
+  ) AS pair,
   COALESCE(a.happened + ${join} >= f.happened, FALSE) AS matched,
-  a.model_version, a.conversation_id, a.prompted_ms, a.finished_ms
+  f.happened
 FROM feedback_on_time AS f
 LEFT JOIN answer_versions FOR SYSTEM_TIME AS OF f.happened AS a ON f.prompt_id = a.prompt_id;
+
+CREATE TEMPORARY VIEW feedback_met AS
+SELECT
+  pair.given.rating AS rating,
+  pair.given.corrected AS corrected,
+  pair.given.labels AS labels,
+  pair.model_version AS model_version,
+  pair.conversation_id AS conversation_id,
+  pair.prompted_ms AS prompted_ms,
+  pair.finished_ms AS finished_ms,
+  matched,
+  happened
+FROM feedback_pairs;
 
 CREATE TEMPORARY VIEW feedback_matched AS
 SELECT * FROM feedback_met WHERE matched;

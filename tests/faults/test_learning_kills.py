@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import learning_run
 import pytest
+from mortal import deaths
 from tiny_model import build_tiny_model
 
 from models.privacy.ledger import Round, Spent, verify
@@ -19,20 +17,6 @@ from models.privacy.ledger_store import LedgerStore
 pytestmark = pytest.mark.long
 
 KILLS = 100
-
-
-def run(model: Path, folder: Path, kills: int) -> int:
-    """How often it died."""
-    done = subprocess.run(
-        [sys.executable, learning_run.__file__, str(model), str(folder), str(kills)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout)
 
 
 def read(folder: Path) -> tuple[Spent, list[Round]]:
@@ -55,8 +39,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """One undisturbed run and one that was killed over and over."""
     model = build_tiny_model(tmp_path_factory.mktemp("model"))
     undisturbed, killed = tmp_path_factory.mktemp("undisturbed"), tmp_path_factory.mktemp("killed")
-    assert run(model, undisturbed, 0) == 0
-    assert run(model, killed, KILLS) == KILLS
+    assert deaths(learning_run, model, undisturbed, 0, timeout_s=240) == 0
+    assert deaths(learning_run, model, killed, KILLS, timeout_s=240) == KILLS
     return undisturbed, killed
 
 

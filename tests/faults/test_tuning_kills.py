@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 import tuning_run
 from learning_agents import QUESTIONS
+from mortal import deaths
 from tiny_model import build_tiny_model
 
 from agents.tuning.rules import tuning_folder
@@ -22,21 +20,6 @@ from models.privacy.ledger_store import LedgerStore
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 KILLS = 40
-
-
-def run(model: Path, folder: Path, kills: int) -> int:
-    """How often it died."""
-    (folder / "gate.jsonl").write_text("".join(json.dumps(q) + "\n" for q in QUESTIONS))
-    done = subprocess.run(
-        [sys.executable, tuning_run.__file__, str(model), str(folder), str(kills)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout)
 
 
 def read(folder: Path) -> dict[str, list[Round]]:
@@ -60,7 +43,8 @@ def test_weights_rungs_and_offsets_are_those_of_an_undisturbed_tuning(tmp_path: 
             key = keys / f"{tuning_run.NAME}.{number}.noise-key"
             key.touch(mode=0o600)
             key.write_bytes(bytes([number]) * 32)
-        assert run(model, folder, kills) == kills
+        (folder / "gate.jsonl").write_text("".join(json.dumps(q) + "\n" for q in QUESTIONS))
+        assert deaths(tuning_run, model, folder, kills, timeout_s=280) == kills
     calm, killed = map(read, folders)
     assert calm.keys() == killed.keys() and len(calm) == len(tuning_run.RULES.candidates)
     for name, rounds in calm.items():

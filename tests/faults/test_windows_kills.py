@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 from broker import own_river, running
@@ -41,8 +44,21 @@ def test_a_task_manager_killed_in_the_middle_of_200_000_events_changes_nothing(
     ):
         heard.until(lambda found: len(found) > 0, 240)
         assert heard.statistics, (tmp_path / "logs" / "windows.log").read_text()[-5_000:]
+        assert joins(cluster) == 1, "the jobs share one join"
         signal_group(supervisor.pids()["taskmanager"], signal.SIGKILL)
         assert len(heard.statistics) < len(wanted) / 2, "it was not in the middle"
         heard.until(lambda found: len(found) >= len(wanted), 240)
         assert differences(heard.statistics, wanted) == []
         assert heard.repeated == []
+
+
+def joins(cluster: str) -> int:
+    """In how many tasks of the only job feedback meets its answer."""
+    (job,) = asked(cluster, "jobs")["jobs"]
+    tasks = asked(cluster, f"jobs/{job['id']}")["vertices"]
+    return sum("TemporalJoin" in task["name"] for task in tasks)
+
+
+def asked(cluster: str, path: str) -> Any:
+    with urllib.request.urlopen(f"http://{cluster}/{path}", timeout=10) as answer:
+        return json.load(answer)

@@ -101,6 +101,49 @@ def test_a_stop_text_ends_an_answer_before_it(client: OpenAI) -> None:
     assert stopped.finish_reason == "stop"
 
 
+def test_each_of_several_prompts_has_its_own_choices(client: OpenAI) -> None:
+    prompts = ["Hello?", "How deep is the lake?"]
+    asked: Any = {"model": "headwater", "max_tokens": 8, "n": 2, "temperature": 1.0, "seed": 3}
+    alone = [client.completions.create(**asked, prompt=prompt) for prompt in prompts]
+    whole = client.completions.create(**asked, prompt=prompts)
+    texts = [choice.text for one in alone for choice in one.choices]
+    assert [choice.index for choice in whole.choices] == [0, 1, 2, 3]
+    assert [choice.text for choice in whole.choices] == texts
+    assert whole.usage is not None
+    used = [one.usage.total_tokens for one in alone if one.usage is not None]
+    assert whole.usage.total_tokens == sum(used)
+    streamed = [""] * 4
+    options: Any = {"include_usage": True}
+    chunks = client.completions.create(**asked, prompt=prompts, stream=True, stream_options=options)
+    last = None
+    for last in chunks:
+        assert last.id.startswith("cmpl")
+        for choice in last.choices:
+            streamed[choice.index] += choice.text
+    assert streamed == texts
+    assert last is not None and last.usage == whole.usage
+
+
+def test_a_broken_stream_of_several_prompts_goes_on_too(http: httpx.Client) -> None:
+    asked = {
+        "model": "headwater",
+        "prompt": ["Hello?", "Who?"],
+        "max_tokens": 60,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    whole = list(events_of(http, asked, path="completions"))
+    middle = [event_id for event_id, _ in whole].index(whole[len(whole) // 2][0])
+    rest = list(events_of(http, asked, whole[middle][0], "completions"))
+    for index in (0, 1):
+        expected = text_of([data for _, data in whole], index)
+        before = text_of([data for _, data in whole[: middle + 1]], index)
+        assert before + text_of([data for _, data in rest], index) == expected
+    assert rest[-2:] and rest[-1][1] == "[DONE]"
+    assert json.loads(rest[-2][1])["usage"] == json.loads(whole[-2][1])["usage"]
+    assert [data for _, data in events_of(http, asked, whole[-2][0], "completions")] == ["[DONE]"]
+
+
 def test_logprobs_are_those_of_the_tokens(client: OpenAI) -> None:
     asked: Any = {"model": "headwater", "messages": HELLO, "max_tokens": 6, "logprobs": True}
     choice = client.chat.completions.create(**asked, top_logprobs=2).choices[0]
@@ -215,6 +258,7 @@ async def traces(kafka: KafkaSettings) -> dict[str, str | None]:
     [
         (400, openai.BadRequestError, {"temperature": 9}),
         (400, openai.BadRequestError, {"messages": []}),
+        (400, openai.BadRequestError, {"tools": [{"type": "function", "function": {"name": "f"}}]}),
         (400, openai.BadRequestError, {"messages": [{"role": "user", "content": "a " * 3_000}]}),
         (404, openai.NotFoundError, {"model": "gpt-5"}),
     ],
@@ -289,12 +333,14 @@ def test_a_broken_stream_goes_on_where_it_was(gateway: Gateways, http: httpx.Cli
 
 
 def events_of(
-    http: httpx.Client, asked: dict[str, Any], last_event_id: str | None = None
+    http: httpx.Client,
+    asked: dict[str, Any],
+    last_event_id: str | None = None,
+    path: str = "chat/completions",
 ) -> Iterator[tuple[str, str]]:
     """Ids and data of a stream's events."""
     headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
-    url = "/v1/chat/completions"
-    with http.stream("POST", url, json=asked, headers=headers) as response:
+    with http.stream("POST", f"/v1/{path}", json=asked, headers=headers) as response:
         assert response.status_code == 200
         event_id = ""
         for line in response.iter_lines():
@@ -304,8 +350,9 @@ def events_of(
                 yield event_id, line[6:]
 
 
-def text_of(datas: list[str]) -> str:
-    """The text of a stream's only choice."""
+def text_of(datas: list[str], index: int = 0) -> str:
+    """The text of one of a stream's choices."""
     chunks = [json.loads(data) for data in datas if data != "[DONE]"]
-    pieces = [piece for chunk in chunks for piece in chunk["choices"]]
-    return "".join(piece["delta"].get("content") or "" for piece in pieces)
+    pieces = [piece for chunk in chunks for piece in chunk["choices"] if piece["index"] == index]
+    texts = [piece.get("text") or piece.get("delta", {}).get("content") for piece in pieces]
+    return "".join(filter(None, texts))

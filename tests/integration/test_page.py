@@ -86,6 +86,8 @@ def test_a_person_asks_reads_and_rates_on_a_phone_by_keyboard(
         expect(thumb).to_be_visible()
         page.get_by_role("button", name="lakes/page").press("Enter")
         expect(page.get_by_text("12 m deep and very cold")).to_be_visible()
+        page.get_by_role("button", name="Why this answer").press("Enter")
+        expect(page.get_by_text(re.compile(r"^\[1\] score .*: meaning "))).to_be_visible()
         thumb.focus()
         page.keyboard.press("Enter")
         expect(page.get_by_text("Thank you")).to_be_visible()

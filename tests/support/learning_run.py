@@ -10,12 +10,12 @@ from life to life: every fsync, every SQL statement, and between the steps of a 
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
+from mortal import Reaper, lives, reap_fsyncs
 
 from models.engine.load import Loaded, load
 from models.learning.examples import CohortAssembler, TrainingExample
@@ -60,29 +60,9 @@ EXAMPLES = [
 ]
 
 
-class Reaper:
-    """Kills this process when it has been called so often."""
-
-    def __init__(self, left: int | None) -> None:
-        self.left = left
-
-    def __call__(self, *_: object) -> None:
-        if self.left is not None:
-            self.left -= 1
-            if self.left < 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-
 def live(loaded: Loaded, folder: Path, boundary: Reaper) -> None:
     """One life: from what is stored to the end of the plan, or to the reaper."""
-    fsync = os.fsync
-
-    def reaped_fsync(descriptor: int) -> None:
-        boundary()
-        fsync(descriptor)
-        boundary()
-
-    os.fsync = reaped_fsync
+    reap_fsyncs(boundary)
     store = LedgerStore(folder / "ledger.db")
     store._database.set_trace_callback(boundary)
     adapter = new_adapter(loaded.model, SETTINGS.shape)
@@ -119,28 +99,7 @@ def publish(store: LedgerStore, folder: Path, boundary: Reaper) -> None:
         boundary()
 
 
-def lives(loaded: Loaded, folder: Path, kills: int) -> int:
-    """Lives until `kills` died and one reached the end; returns how many died."""
-    died = 0
-    while True:
-        boundary = Reaper(died % 41 if died < kills else None)
-        child = os.fork()
-        if child == 0:
-            try:
-                live(loaded, folder, boundary)
-                os._exit(0)
-            except BaseException as error:
-                print(repr(error), file=sys.stderr, flush=True)
-                os._exit(1)
-        _, status = os.waitpid(child, 0)
-        if not os.WIFSIGNALED(status):
-            if os.WEXITSTATUS(status):
-                raise SystemExit(1)
-            return died
-        died += 1
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
     tiny = load(sys.argv[1], Path(sys.argv[1]), "cpu", "float32")
-    print(lives(tiny, Path(sys.argv[2]), int(sys.argv[3])))
+    print(lives(partial(live, tiny, Path(sys.argv[2])), int(sys.argv[3]), stride=41))

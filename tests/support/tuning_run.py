@@ -2,18 +2,18 @@
 
     python tuning_run.py MODEL FOLDER KILLS
 
-As in `learning_run`: each life is forked, resumes from FOLDER, and is killed (SIGKILL) at a
+Each life is forked, resumes from FOLDER, and is killed (SIGKILL) at a
 boundary that moves on by one from life to life: every fsync and every SQL statement.
 """
 
 from __future__ import annotations
 
-import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
-from learning_run import Reaper
+from mortal import Reaper, lives, reap_fsyncs
 
 from agents.settings import LearnSettings
 from agents.tuning.contest import Contest
@@ -50,14 +50,7 @@ def settings_of(folder: Path) -> LearnSettings:
 
 def live(model: str, folder: Path, boundary: Reaper) -> None:
     """One life: from what is stored to the end of the tuning, or to the reaper."""
-    fsync = os.fsync
-
-    def reaped_fsync(descriptor: int) -> None:
-        boundary()
-        fsync(descriptor)
-        boundary()
-
-    os.fsync = reaped_fsync
+    reap_fsyncs(boundary)
     contest = Contest(settings_of(folder), model, RULES)
     contest._store._database.set_trace_callback(boundary)
     contest.resume()
@@ -68,27 +61,6 @@ def live(model: str, folder: Path, boundary: Reaper) -> None:
     contest.close()
 
 
-def lives(model: str, folder: Path, kills: int) -> int:
-    """Lives until `kills` died and one reached the end; returns how many died."""
-    died = 0
-    while True:
-        boundary = Reaper(died % 37 if died < kills else None)
-        child = os.fork()
-        if child == 0:
-            try:
-                live(model, folder, boundary)
-                os._exit(0)
-            except BaseException as error:
-                print(repr(error), file=sys.stderr, flush=True)
-                os._exit(1)
-        _, status = os.waitpid(child, 0)
-        if not os.WIFSIGNALED(status):
-            if os.WEXITSTATUS(status):
-                raise SystemExit(1)
-            return died
-        died += 1
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(lives(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])))
+    print(lives(partial(live, sys.argv[1], Path(sys.argv[2])), int(sys.argv[3]), stride=37))

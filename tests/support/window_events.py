@@ -136,8 +136,12 @@ def with_copies(records: Sequence[Made], within_s: float, seed: int = 0) -> list
 
 
 def publish(kafka: KafkaSettings, records: Iterable[Made]) -> None:
-    """Publish records, and wait until the broker has all."""
-    producer = Producer(kafka.client_config() | {"queue.buffering.max.messages": 1_000_000})
+    """Publish records, and wait until the broker has all.
+
+    In small batches, as many writers make them: a reader always gets whole ones.
+    """
+    options = {"queue.buffering.max.messages": 1_000_000, "batch.size": 16_384}
+    producer = Producer(kafka.client_config() | options)
     for number, record in enumerate(records):
         value = record.value
         producer.produce(

@@ -77,6 +77,7 @@ def _quality_of(made: list[Any], given: list[Exchange], size_ms: int) -> Values:
         "answered": sum(v["finish_reason"] not in ("error", "cancelled") for v in made),
         "feedback": len(given),
         "feedback_rate": len(given) / len(made) if made else None,
+        "rated": len(ratings),
         "reward_mean": mean(ratings),
         "positive_share": positive(ratings),
         "corrected": sum("correction" in e.feedback for e in given),

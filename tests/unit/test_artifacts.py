@@ -11,7 +11,7 @@ import pytest
 from tiny_adapter import write_tiny_adapter
 
 from models import artifacts
-from models.artifacts import fetch, prune, store
+from models.artifacts import fetch, prune, sha256_of_config, store
 from models.learning.adapter_files import CONFIG_FILE, WEIGHTS_FILE, read_adapter
 from schemas.errors import ArtifactInvalid, ArtifactUnavailable
 
@@ -46,6 +46,24 @@ def test_what_is_stored_somewhere_else_comes_back(adapter: tuple[Path, str], cac
     local = store(folder, str(cache.parent / "store"), "v1")
     assert local == f"file://{cache.parent}/store/v1"
     assert fetch(local, sha256, cache) != copy
+
+
+def test_a_configuration_that_was_changed_is_refused(
+    adapter: tuple[Path, str], cache: Path
+) -> None:
+    folder, sha256 = adapter
+    config_sha256 = sha256_of_config(folder)
+    copy = fetch(str(folder), sha256, cache, config_sha256)
+    assert sha256_of_config(copy) == config_sha256
+    config = folder / CONFIG_FILE
+    config.write_text(config.read_text().replace('"lora_alpha": ', '"lora_alpha": 9'))
+    # The copy still has what was published; one that was changed as well is no better.
+    assert fetch(str(folder), sha256, cache, config_sha256) == copy
+    (copy / CONFIG_FILE).write_bytes(config.read_bytes())
+    with pytest.raises(ArtifactInvalid, match=r"The configuration at .* not "):
+        fetch(str(folder), sha256, cache, config_sha256)
+    # Older records say nothing of it.
+    assert read_adapter(fetch(str(folder), sha256, cache))[1].alpha > 90
 
 
 def test_a_copy_that_is_there_needs_no_source(adapter: tuple[Path, str], cache: Path) -> None:

@@ -13,7 +13,7 @@ from agents.adapting.settings import AdaptSettings, guards_learning
 from agents.gateway.openai.prompts import leaves_options
 from agents.gateway.openai.requests import ChatRequest
 from agents.generation.draft import Draft, make_request
-from agents.learn import let_through
+from agents.learning.taken_examples import let_through
 from agents.retrieval.choices import Choices
 from agents.retrieval.contexts import context_record
 from agents.retrieval.questions import Question

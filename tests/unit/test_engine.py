@@ -223,6 +223,17 @@ async def test_a_request_whose_wishes_fail_leaves_the_running_ones_alone(
 
 
 @pytest.mark.asyncio
+async def test_a_start_that_is_cancelled_leaves_no_thread(folder: Path) -> None:
+    before = set(threading.enumerate())
+    starting = asyncio.create_task(tiny_engine(folder).start())
+    await asyncio.sleep(0.05)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert set(threading.enumerate()) == before
+
+
+@pytest.mark.asyncio
 async def test_closing_ends_open_streams_and_leaves_no_thread(folder: Path) -> None:
     before = set(threading.enumerate())
     engine = tiny_engine(folder, slots=1)

@@ -17,6 +17,7 @@ from models.engine.options import TorchEngineOptions
 from models.engine.protocol import GenerationRequest, SamplingParams
 from models.engine.scheduler import Scheduler
 from models.engine.torch_engine import TorchEngine
+from schemas.errors import ModelBusy
 
 TOKEN_BYTES = 2 * 2 * 2 * 16 * 4  # layers, keys and values, key heads, head size, float32
 KV_TOKENS = 4096
@@ -68,7 +69,9 @@ async def keep_swapping(engine: TorchEngine, folder: Path) -> None:
     number = 0
     while True:
         number += 1
-        await engine.load_adapter("default", f"v{number}", folder / f"adapter-{number % 2}")
+        # On a slow machine requests on eight older versions are still open: as a worker, try again.
+        with suppress(ModelBusy):
+            await engine.load_adapter("default", f"v{number}", folder / f"adapter-{number % 2}")
         await asyncio.sleep(0.5)
 
 
@@ -133,6 +136,7 @@ async def test_memory_is_flat_and_the_limit_of_keys_and_values_holds(folder: Pat
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 @pytest.mark.asyncio
 async def test_memory_is_flat_over_10_000_requests(folder: Path) -> None:
     assert await grows(folder, 1_000, 10_000) < GROWTH_BYTES_MAX

@@ -193,3 +193,31 @@ def test_turns_become_messages() -> None:
     turns = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": text}]
     body = ChatRequest.model_validate_json(json.dumps({"model": "m", "messages": turns}))
     assert messages_of(body) == [Message("system", "Be brief."), Message("user", "Hello")]
+
+
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"logit_bias": {"5": 1}}, "logit_bias"),
+        ({"modalities": ["audio"]}, "modalities.0"),
+        ({"messages": [{"role": "tool", "content": "4"}]}, "messages.0.role"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
+        ({"messages": [{"role": "user"}]}, "messages.0.content"),
+        ({"stop": 5}, "stop"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_by_its_name(asked: dict[str, Any], param: str) -> None:
+    app = FastAPI()
+    handle_errors(app)
+
+    @app.post("/chat")
+    def chat(body: ChatRequest) -> str:
+        return body.model
+
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}], "tools": []}
+    client = TestClient(app)
+    assert client.post("/chat", json=body).status_code == 200
+    refused = client.post("/chat", json=body | asked)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import msgspec
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from agents.gateway.departures import Departures
 from agents.gateway.errors import AnswerChanged, ApiError
+from agents.gateway.openai.merging import merged
 from agents.gateway.openai.positions import Position, Sent, Signer
 from agents.gateway.openai.progress import Progress
 from schemas.events import TokenLogprob
@@ -35,7 +37,8 @@ def cut(text: str, places: list[int]) -> list[Delta]:
 
 def test_an_id_says_where_one_is() -> None:
     signer = Signer(SECRET, "app", b"{}")
-    assert signer.decode(signer.encode(position())) == position()
+    positions = [position(), position(prompt_id="chatcmpl-2")]
+    assert signer.decode(signer.encode(positions)) == positions
 
 
 @pytest.mark.parametrize(
@@ -45,13 +48,13 @@ def test_an_id_says_where_one_is() -> None:
 )
 def test_an_id_is_of_one_key_and_request(other: Signer) -> None:
     with pytest.raises(ApiError, match="not of this request and key"):
-        other.decode(Signer(SECRET, "app", b"{}").encode(position()))
+        other.decode(Signer(SECRET, "app", b"{}").encode([position()]))
 
 
 @given(st.binary(max_size=200), st.integers(0, 100))
 def test_what_was_not_signed_here_is_refused(noise: bytes, place: int) -> None:
     signer = Signer(SECRET, "app", b"{}")
-    raw = bytearray(base64.urlsafe_b64decode(signer.encode(position())))
+    raw = bytearray(base64.urlsafe_b64decode(signer.encode([position()])))
     raw[place % len(raw)] ^= 1
     for wrong in (raw, noise):
         with pytest.raises(ApiError, match="not of this request and key"):
@@ -61,7 +64,7 @@ def test_what_was_not_signed_here_is_refused(noise: bytes, place: int) -> None:
 def test_an_id_is_of_no_use_when_the_chunks_are_gone() -> None:
     signer = Signer(SECRET, "app", b"{}")
     with pytest.raises(ApiError, match="no longer kept"):
-        signer.decode(signer.encode(position(created_s=1_000_000)))
+        signer.decode(signer.encode([position(created_s=1_000_000)]))
 
 
 @given(st.lists(st.integers(1, 40)), st.lists(st.integers(1, 40)), st.integers(0, 40))
@@ -106,6 +109,24 @@ def test_an_attempt_that_the_reader_never_saw_does_not_matter() -> None:
     resumed = Progress(1, progress_of("Wine").sent()[:1])
     assert resumed.take(Delta("Wat", "v")) is None
     assert resumed.take(Delta("Wine is", "w", restart=True)) == (" is", ())
+
+
+@pytest.mark.asyncio
+async def test_several_streams_come_as_one_until_one_breaks() -> None:
+    async def counting(count: int, broken: bool = False) -> AsyncIterator[int]:
+        for number in range(count):
+            yield number
+        if broken:
+            raise AnswerChanged("worded anew", "Ask again.")
+
+    items = [item async for item in merged([counting(100), counting(3)])]
+    assert [n for stream, n in items if stream == 0] == list(range(100))
+    assert [n for stream, n in items if stream == 1] == list(range(3))
+    seen = []
+    with pytest.raises(AnswerChanged):
+        async for item in merged([counting(2, broken=True), counting(10_000)]):
+            seen.append(item)
+    assert (0, 1) in seen
 
 
 def progress_of(text: str) -> Progress:

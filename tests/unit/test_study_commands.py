@@ -51,8 +51,9 @@ def test_a_study_in_progress_is_not_forgotten(folder: Path) -> None:
     lock.close()
     assert isinstance(refused.exception, SettingsInvalid)
     study_file(folder).unlink()
-    missing = CliRunner().invoke(cli, ["study", "show"])
-    assert isinstance(missing.exception, DataInvalid)
+    for command in ("show", "rebuild"):
+        missing = CliRunner().invoke(cli, ["study", command])
+        assert isinstance(missing.exception, DataInvalid)
 
 
 def test_a_version_is_told_the_same_however_often() -> None:

@@ -16,7 +16,8 @@ import pytest
 
 from infra.log_files import last_lines, limit_size
 from infra.part import Part
-from infra.supervisor import Notice, Supervisor, start_order
+from infra.start_order import start_order
+from infra.supervisor import Notice, Supervisor
 from schemas.errors import SettingsInvalid, WorkerFailed
 
 READY = "import os, pathlib, time; pathlib.Path(os.environ['HEADWATER_READY_FILE']).touch();"
@@ -111,6 +112,26 @@ async def test_a_part_that_never_gets_ready_stops_the_others(tmp_path: Path) -> 
     with pytest.raises(WorkerFailed, match=r"status 1 before it was ready[^$]*no model"):
         await Supervisor(parts, tmp_path, started.append).run(nothing)
     assert started[-1] == Notice("broker", "stopped")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("script", ["raise SystemExit('ε is -1')", READY + "raise SystemExit('ε')"])
+async def test_a_part_that_is_not_needed_is_left_down(tmp_path: Path, script: str) -> None:
+    notices: list[Notice] = []
+    parts = [
+        Part("learn", python(script), needed=False),
+        Part("worker", python(STAY), after=("learn",)),
+    ]
+
+    async def until_left_down() -> bool:
+        await until(lambda: "left down" in [notice.what for notice in notices])
+        return alive(supervisor.pids()["worker"])
+
+    supervisor = Supervisor(parts, tmp_path, notices.append, deaths_max=1)
+    assert await supervisor.run(until_left_down)
+    (left,) = [notice for notice in notices if notice.what == "left down"]
+    assert left.part == "learn"
+    assert "ε" in left.detail
 
 
 @pytest.mark.asyncio

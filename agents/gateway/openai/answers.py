@@ -42,12 +42,13 @@ class ChatChoice(BaseModel):
 
 
 class TextChoice(BaseModel):
-    """One answer of a completion."""
+    """One answer of a completion; of several prompts, each has its `headwater` in the first."""
 
     index: int
     text: str
     finish_reason: str
     logprobs: dict[str, Any] | None
+    headwater: Found | None = None
 
 
 class ChatAnswer(BaseModel):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hmac
 import time
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Final
 
@@ -53,34 +54,34 @@ class Position(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Signer:
-    """Makes ids of one caller's request, and reads them back."""
+    """Makes ids of one caller's request, and reads them back; a position for each prompt."""
 
     def __init__(self, secret: bytes, caller: str, request: bytes) -> None:
         """`request` is what the caller asked, in a form that is the same each time."""
         self._secret = secret
         self._bound = sha256(b"%b\0%b" % (caller.encode(), request)).digest()
 
-    def encode(self, position: Position) -> str:
-        """The id of an event after which a reader is at this position."""
-        content = _ENCODER.encode(position)
+    def encode(self, positions: Sequence[Position]) -> str:
+        """The id of an event after which a reader is at these positions."""
+        content = _ENCODER.encode(positions)
         return base64.urlsafe_b64encode(self._signature(content) + content).decode()
 
-    def decode(self, event_id: str) -> Position:
+    def decode(self, event_id: str) -> list[Position]:
         """Raises ApiError for what this caller was not given for this request."""
         try:
             raw = base64.urlsafe_b64decode(event_id.encode())
             signature, content = raw[:_SIGNATURE_BYTES], raw[_SIGNATURE_BYTES:]
             if not hmac.compare_digest(signature, self._signature(content)):
                 raise ValueError("signature")
-            position = _DECODER.decode(content)
+            positions = _DECODER.decode(content)
         except (ValueError, msgspec.DecodeError):
             message = "Last-Event-ID is not of this request and key."
             raise ApiError(404, message, "invalid_event_id", "Last-Event-ID") from None
-        age_ms = (time.time() - position.created_s) * 1000
+        age_ms = (time.time() - positions[0].created_s) * 1000
         if age_ms > (TOKENS.retention_ms or 0):
             message = "What Last-Event-ID names is no longer kept. Ask again."
             raise ApiError(404, message, "expired_event_id", "Last-Event-ID")
-        return position
+        return positions
 
     def _signature(self, content: bytes) -> bytes:
         return hmac.digest(self._secret, self._bound + content, "sha256")[:_SIGNATURE_BYTES]
@@ -102,4 +103,4 @@ def open_stream_secret(settings: GatewaySettings) -> bytes:
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
-_DECODER: Final = msgspec.msgpack.Decoder(Position)
+_DECODER: Final = msgspec.msgpack.Decoder(list[Position])

@@ -12,10 +12,15 @@ from schemas import limits
 from schemas.events import Message, Retrieval, Sampling
 
 
-def messages_of(body: ChatRequest | CompletionRequest) -> list[Message]:
-    """The conversation, with a text for each turn."""
+def conversations_of(body: ChatRequest | CompletionRequest) -> list[list[Message]]:
+    """One conversation, or one for each prompt of a completion."""
     if isinstance(body, CompletionRequest):
-        return [Message("user", body.text)]
+        return [[Message("user", text)] for text in body.texts]
+    return [messages_of(body)]
+
+
+def messages_of(body: ChatRequest) -> list[Message]:
+    """The conversation, with a text for each turn."""
     return [
         Message("system" if turn.role == "developer" else turn.role, turn.text)
         for turn in body.messages

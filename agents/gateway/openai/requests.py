@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from schemas import limits
 
@@ -14,7 +15,20 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _left_out(value: object) -> object:
+    """Nothing is asked by these; anything else would be ignored in silence, so it is refused."""
+    if value is None or value is False or value in ([], {}):
+        return value
+    raise PydanticCustomError("not_served", "this river cannot do that; leave it out")
+
+
+# As many as the id of a streamed event has room for.
+PROMPTS_MAX: Final = 20
 WHOLE: Final = BeforeValidator(_whole)
+# What OpenAI's API has and this river cannot do.
+Unserved = Annotated[
+    Any, BeforeValidator(_left_out), WithJsonSchema({"enum": [None, False, [], {}]})
+]
 Tokens = Annotated[int, Field(ge=1, le=limits.MAX_TOKENS_MAX), WHOLE]
 Choices = Annotated[int, Field(ge=1, le=limits.N_MAX), WHOLE]
 Seed = Annotated[int, Field(ge=0, le=limits.SEED_MAX), WHOLE]
@@ -103,6 +117,7 @@ class Sampled(Strict):
     top_k: Likeliest | None = Field(None, description="as vLLM's")
     min_p: float | None = Field(None, ge=0.0, le=1.0, description="as vLLM's")
     repetition_penalty: float | None = Field(None, gt=0.0, le=10.0, description="as vLLM's")
+    logit_bias: Unserved = None
     retrieval: Search | None = Field(None, description="which passages the answer may use")
     conversation_id: Annotated[str, Field(min_length=1, max_length=limits.ID_CHARS_MAX)] | None = (
         Field(None, description="joins the prompts of one conversation")
@@ -122,19 +137,28 @@ class ChatRequest(Sampled):
     logprobs: bool | None = None
     top_logprobs: TopLogprobs | None = None
     response_format: ResponseFormat | None = None
-    tools: list[Any] | None = Field(None, max_length=0, description="none can be called here")
+    modalities: list[Literal["text"]] | None = Field(None, max_length=1)
+    tools: Unserved = None
+    tool_choice: Literal["none", "auto"] | None = None
+    functions: Unserved = None
+    function_call: Literal["none", "auto"] | None = None
+    audio: Unserved = None
+    web_search_options: Unserved = None
 
 
 class CompletionRequest(Sampled):
-    """`POST /v1/completions`: the prompt is one turn of a user, under the model's chat template."""
+    """`POST /v1/completions`: a prompt is one turn of a user, under the model's chat template."""
 
-    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=1)]
+    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=PROMPTS_MAX)]
     logprobs: TopLogprobs | None = None
+    best_of: Annotated[int, Field(ge=1, le=1), WHOLE] | None = None
+    echo: Unserved = None
+    suffix: Unserved = None
 
     @property
-    def text(self) -> str:
-        """The one prompt."""
-        return self.prompt if isinstance(self.prompt, str) else self.prompt[0]
+    def texts(self) -> list[str]:
+        """The prompts, each with answers of its own."""
+        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
 
 class EmbeddingsRequest(Strict):
@@ -149,6 +173,8 @@ class EmbeddingsRequest(Strict):
         ]
     )
     encoding_format: Literal["float", "base64"] | None = None
+    # Nothing but the embedder's own number, which only the embedder knows.
+    dimensions: Annotated[int | None, WHOLE, WithJsonSchema({"type": "null"})] = None
     user: User | None = None
 
     @property

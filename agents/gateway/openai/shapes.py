@@ -16,12 +16,13 @@ _FINISH: Final = {"stop": "stop", "length": "length"}
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One of the two APIs, for one request."""
+    """One of the two APIs, for one prompt of a request; its choices are numbered from `first`."""
 
     chat: bool
     completion_id: str
     created_s: int
     model: str
+    first: int = 0
 
     def role(self, choice: int) -> dict[str, Any]:
         """How a streamed choice of a chat begins."""
@@ -34,47 +35,48 @@ class Shape:
         told = self._logprobs(logprobs) if logprobs else None
         if self.chat:
             return self._chunk([self._piece(choice, {"content": text}, None, told)], version)
-        piece = {"index": choice, "text": text, "finish_reason": None, "logprobs": told}
-        return self._chunk([piece], version)
+        return self._chunk([self._text(choice, text, None, told)], version)
 
     def finish(self, choice: int, generation: Generation) -> dict[str, Any]:
         """How a streamed choice ends; the first choice's tells the passages."""
         _, reason, _ = answers_of(generation)[choice]
         told = _FINISH.get(reason, reason)
-        piece: dict[str, Any]
-        if self.chat:
-            piece = self._piece(choice, {}, told)
-        else:
-            piece = {"index": choice, "text": "", "finish_reason": told, "logprobs": None}
+        piece = self._piece(choice, {}, told) if self.chat else self._text(choice, "", told)
         chunk = self._chunk([piece], generation.model_version)
         return chunk | ({} if choice else {"headwater": found_in(generation)})
 
-    def usage(self, generation: Generation) -> dict[str, Any]:
-        """The event before the last: tokens used, and no choices."""
-        return self._chunk([], generation.model_version) | {"usage": usage_of(generation)}
+    def usage(self, generations: Sequence[Generation]) -> dict[str, Any]:
+        """The event before the last: tokens used for all prompts, and no choices."""
+        return self._chunk([], generations[0].model_version) | {"usage": usage_of(generations)}
 
-    def whole(self, generation: Generation) -> dict[str, Any]:
-        """The answer to a request without a stream."""
-        choices = [
-            self._whole_choice(number, text, _FINISH.get(reason, reason), logprobs)
-            for number, (text, reason, logprobs) in enumerate(answers_of(generation))
-        ]
+    def whole(self, generations: Sequence[Generation]) -> dict[str, Any]:
+        """The answer to a request without a stream: one generation for each of its prompts.
+
+        Of several prompts, each tells what it rests on in its first choice.
+        """
+        choices: list[dict[str, Any]] = []
+        for generation in generations:
+            told = {"headwater": found_in(generation)} if len(generations) > 1 else {}
+            for text, reason, logprobs in answers_of(generation):
+                choices.append(self._whole_choice(len(choices), text, reason, logprobs) | told)
+                told = {}
+        first = generations[0]
         return {
             "id": self.completion_id,
             "object": "chat.completion" if self.chat else "text_completion",
             "created": self.created_s,
             "model": self.model,
-            "system_fingerprint": generation.model_version,
+            "system_fingerprint": first.model_version,
             "choices": choices,
-            "usage": usage_of(generation),
-            "headwater": found_in(generation),
+            "usage": usage_of(generations),
+            "headwater": found_in(first),
         }
 
     def _whole_choice(
         self, number: int, text: str, reason: str, logprobs: list[TokenLogprob]
     ) -> dict[str, Any]:
         told = self._logprobs(logprobs) if logprobs else None
-        rest = {"index": number, "finish_reason": reason, "logprobs": told}
+        rest = {"index": number, "finish_reason": _FINISH.get(reason, reason), "logprobs": told}
         if self.chat:
             return rest | {"message": {"role": "assistant", "content": text, "refusal": None}}
         return rest | {"text": text}
@@ -96,7 +98,14 @@ class Shape:
         reason: str | None = None,
         logprobs: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        return {"index": choice, "delta": delta, "finish_reason": reason, "logprobs": logprobs}
+        index = self.first + choice
+        return {"index": index, "delta": delta, "finish_reason": reason, "logprobs": logprobs}
+
+    def _text(
+        self, choice: int, text: str, reason: str | None, logprobs: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        index = self.first + choice
+        return {"index": index, "text": text, "finish_reason": reason, "logprobs": logprobs}
 
     def _logprobs(self, told: Sequence[TokenLogprob]) -> dict[str, Any]:
         if self.chat:
@@ -111,13 +120,14 @@ def answers_of(generation: Generation) -> list[tuple[str, FinishReason, list[Tok
     return [first, *others]
 
 
-def usage_of(generation: Generation) -> dict[str, int]:
+def usage_of(generations: Sequence[Generation]) -> dict[str, int]:
     """Tokens, counted as OpenAI does."""
-    used = generation.usage
+    read = sum(generation.usage.prompt_tokens for generation in generations)
+    written = sum(generation.usage.completion_tokens for generation in generations)
     return {
-        "prompt_tokens": used.prompt_tokens,
-        "completion_tokens": used.completion_tokens,
-        "total_tokens": used.prompt_tokens + used.completion_tokens,
+        "prompt_tokens": read,
+        "completion_tokens": written,
+        "total_tokens": read + written,
     }
 
 

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from infra.bench.engine.requests import Measured, Task, make_requests
-from infra.commands.local import SPIN_COUNT
+from infra.commands.agent import SPIN_COUNT
 from schemas.errors import SettingsInvalid
 
 CONCURRENCIES: Final = (1, 4, 8, 16, 32)
