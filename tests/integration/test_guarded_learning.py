@@ -14,8 +14,8 @@ import torch
 from broker import own_river
 from learning_agents import QUESTIONS
 
-from agents.learn import read_example
 from agents.learning.adapter_learning import Learning
+from agents.learning.taken_examples import read_example
 from agents.settings import LearnSettings
 from agents.tuning.contest import Contest
 from agents.tuning.rules import TuningRules
