@@ -59,6 +59,7 @@ def up(
         settings.kafka_controller_port,
         gateway.port,
         load(MonitorSettings).metrics_port,
+        *([federation_port] if federation else []),
     )
     data_dir = settings.data_dir.expanduser().absolute()
     river = local_river(
@@ -205,5 +206,6 @@ def _require_free(*ports: int) -> None:
             raise SettingsInvalid(
                 f"Port {port} is taken: perhaps a river runs already.",
                 "Stop it, or set HEADWATER_KAFKA_PORT, HEADWATER_KAFKA_CONTROLLER_PORT, "
-                "HEADWATER_GATEWAY_PORT and HEADWATER_MONITOR_METRICS_PORT.",
+                "HEADWATER_GATEWAY_PORT and HEADWATER_MONITOR_METRICS_PORT; "
+                "--federation-port for devices.",
             )
