@@ -32,7 +32,7 @@ from streams.windows.settings import AnalyticsSettings
 SETTINGS = AnalyticsSettings(
     window_s=60,
     lateness_s=5,
-    idle_s=4,
+    idle_s=10,
     join_s=600,
     session_s=60,
     drift_windows=3,
