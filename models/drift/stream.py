@@ -97,8 +97,8 @@ class Stream:
 
     @property
     def evidence(self) -> float:
-        """How far the greatest cumulative sum has come, nats."""
-        return max(cusum.sum for cusum in self._sums)
+        """That of the cumulative sum that has come farthest, nats."""
+        return max(cusum.evidence for cusum in self._sums)
 
     @property
     def _sure(self) -> bool:

@@ -13,7 +13,7 @@ DETECTORS: Final[tuple[DetectorName, ...]] = get_args(DetectorName)
 class Watch:
     """How a stream is watched: see the settings of monitor, which are the same figures."""
 
-    threshold: float = 12.0
+    threshold: float = 14.0
     reference_min: int = 1_000
     window_min: int = 20
     observations_min: int = 100

@@ -34,7 +34,7 @@ class AnalyticsSettings(BaseSettings):
         10, ge=1, le=86_400, description="how late a record may come and still count"
     )
     idle_s: int = Field(
-        10, ge=1, le=3_600, description="silence after which a topic no longer holds windows back"
+        30, ge=1, le=3_600, description="silence after which a topic no longer holds windows back"
     )
     join_s: int = Field(
         3_600, ge=1, le=86_400, description="how long after its answer feedback is joined to it"

@@ -138,10 +138,11 @@ def with_copies(records: Sequence[Made], within_s: float, seed: int = 0) -> list
 def publish(kafka: KafkaSettings, records: Iterable[Made]) -> None:
     """Publish records, and wait until the broker has all.
 
-    In small batches, as many writers make them: a reader always gets whole ones.
+    In small batches, as many writers make them: a reader always gets whole ones. Idempotence keeps
+    their order where one is sent again.
     """
     options = {"queue.buffering.max.messages": 1_000_000, "batch.size": 16_384}
-    producer = Producer(kafka.client_config() | options)
+    producer = Producer(kafka.client_config() | options | {"enable.idempotence": True})
     for number, record in enumerate(records):
         value = record.value
         producer.produce(
