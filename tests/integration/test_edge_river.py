@@ -104,3 +104,33 @@ def test_a_device_learns_from_its_owners_topic_in_rounds_by_schedule(
     asked = [event.reason for event in events if event.status == "asked"]
     assert set(asked) == {"asked by the schedule"}
     assert events[-1].clients == 1
+
+
+def test_a_whole_river_lets_devices_teach(tiny_model: Path, tmp_path: Path) -> None:
+    ports = free_ports(5)
+    names = ("KAFKA_PORT", "KAFKA_CONTROLLER_PORT", "GATEWAY_PORT", "MONITOR_METRICS_PORT")
+    own = {f"HEADWATER_{name}": f"{port}" for name, port in zip(names, ports[:4], strict=True)}
+    bootstrap = f"127.0.0.1:{ports[0]}"
+    terminal = a_terminal(
+        tmp_path,
+        tiny_model,
+        **own,
+        HEADWATER_KAFKA_BOOTSTRAP=bootstrap,
+        HEADWATER_ANALYTICS_ENABLED="false",
+        HEADWATER_TRACK_MLFLOW="false",
+    )
+    port = ports[4]
+    up = ["up", "--federation", "--federation-port", str(port)]
+    with terminal.beside("up", *up) as printed:
+        ready = ("headwater edge join", "fleet-gate ready", "federate ready")
+        until(lambda: all(word in printed.read_text() for word in ready), 180)
+        words = join_words(terminal, "anna", port, tiny_model)
+        hers = ["--data", str(tmp_path / "anna")]
+        terminal.headwater("edge", "add-example", "Deep?", "Nine metres.", *hers)
+        with terminal.beside("anna", *words):
+            until(lambda: terminal.online() == ["anna/device"])
+            ended = terminal.headwater("edge", "round", "--wait", "--json").splitlines()[-1]
+        assert json.loads(ended)["model_version"] == "default.federated-1"
+        # What generate has loaded answers the next prompt.
+        answer = json.loads(terminal.headwater("ask", "Deep?", "--json").splitlines()[-1])
+        assert "default.federated-1" in json.dumps(answer)

@@ -55,8 +55,8 @@ class Terminal:
         return [n["name"] for n in map(json.loads, lines) if n["status"] == "online"]
 
 
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
+def until(true: Callable[[], bool], wait_s: float = WAIT_S) -> None:
+    deadline = time.monotonic() + wait_s
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.3)
