@@ -110,7 +110,10 @@ class Supervisor:
         running = await self._start(part)
         # A failure at the very first start is not one that time will mend.
         if problem := await self._wait_ready(running):
-            raise running.failure(problem)
+            failure = running.failure(problem)
+            running.kill()
+            await running.wait()
+            raise failure
         deaths, ready_at_s = 0, clock()
         while (status := await running.wait()) != 0 or part.restart:
             deaths = deaths + 1 if clock() - ready_at_s < QUICK_DEATH_S else 1
@@ -145,8 +148,7 @@ class Supervisor:
         if not part.needed and isinstance(failure, WorkerFailed):
             why = f"{failure.message.rstrip()}\n{failure.remedy}"
             self._on_notice(Notice(part.name, "left down", why))
-            if running := self._running.get(part.name):
-                running.kill()
+            self._running.pop(part.name, None)
             # Nobody waits for it any more.
             self._ready[part.name].set()
         elif not self._ended.done():

@@ -48,7 +48,10 @@ def fetch(
     Raises ArtifactInvalid for what will never do, ArtifactUnavailable for what may do later.
     """
     files, path = _opened(uri)
-    address = hashlib.blake2b(uri.encode(), digest_size=8).hexdigest()
+    # With the configuration that is asked for: a record that names a wrong one must not replace
+    # the copy that another record's adapter is served from.
+    place = f"{uri} {config_sha256 or ''}".encode()
+    address = hashlib.blake2b(place, digest_size=8).hexdigest()
     copy = cache / f"{sha256}-{address}"
     if copy.exists():
         if _sha256_of(copy / WEIGHTS_FILE) == sha256 and (

@@ -6,20 +6,22 @@ from agents.settings import LearnSettings
 from models.engine.load import Loaded
 from models.learning.learner import Learner, LearnerSettings
 from models.learning.lora import LoraShape
-from models.learning.optimizers import SUITING, OptimizerSettings
+from models.learning.optimizers import OptimizerSettings, suiting
 from models.privacy.ledger import Opening
 from models.privacy.mechanism import open_mechanism
 from models.privacy.noise import Tensors
+from models.privacy.plan import MechanismName
 from models.privacy.randomness import NoiseKey
 
 
 def optimizer_of(settings: LearnSettings) -> OptimizerSettings:
     """The one that is set, or what suits the mechanism."""
-    suiting = SUITING[settings.mechanism]
-    if settings.optimizer not in (None, suiting.kind):
-        suiting = SUITING["none" if settings.optimizer == "adam" else "correlated"]
-    rate = settings.learning_rate or suiting.learning_rate
-    return OptimizerSettings(suiting.kind, rate, suiting.beta, suiting.beta_square)
+    found = suiting(settings.mechanism, settings.epsilon, settings.cohort_size)
+    if settings.optimizer not in (None, found.kind):
+        other: MechanismName = "none" if settings.optimizer == "adam" else "correlated"
+        found = suiting(other, settings.epsilon, settings.cohort_size)
+    rate = settings.learning_rate or found.learning_rate
+    return OptimizerSettings(found.kind, rate, found.beta, found.beta_square)
 
 
 def open_learner(

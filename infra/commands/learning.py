@@ -54,9 +54,8 @@ def learning(
 
     settings = [
         replace(
-            Setting.of(name, budget),
+            Setting.of(name, budget, cohort),
             delta=delta,
-            cohort_size=cohort,
             examples_per_user_max=1 if name == "opacus" else per_user,
             participations_max=participations,
             separation_min=separation,

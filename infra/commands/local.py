@@ -49,7 +49,9 @@ def up(
     federation_host: Annotated[
         str, typer.Option(help="Name or address by which devices reach this machine.")
     ] = "127.0.0.1",
-    federation_port: Annotated[int, typer.Option(help="Port for devices.")] = 9443,
+    federation_port: Annotated[
+        int, typer.Option(min=1, max=65_535, help="Port for devices.")
+    ] = 9443,
 ) -> None:
     """Start Kafka, its topics and every agent on this machine; Ctrl-C stops them."""
     settings, gateway = load(LocalSettings), load(GatewaySettings)

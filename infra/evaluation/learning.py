@@ -15,13 +15,13 @@ from models.learning.e2e import Described
 from models.learning.examples import Cohort, CohortAssembler, TrainingExample, assemble
 from models.learning.learner import Learner, LearnerSettings
 from models.learning.lora import LoraShape, new_adapter
-from models.learning.optimizers import SUITING, OptimizerSettings
+from models.learning.optimizers import WITHOUT_NOISE, OptimizerSettings, suiting
 from models.privacy.adaptive import AdaptiveNorm
 from models.privacy.ledger import declared_epsilon
 from models.privacy.mechanism import open_mechanism
 from models.privacy.noise import Tensors
 from models.privacy.participation import Participation
-from models.privacy.plan import Plan, make_plan
+from models.privacy.plan import MechanismName, Plan, make_plan
 from models.privacy.randomness import NoiseKey
 from schemas.errors import SettingsInvalid
 
@@ -54,9 +54,11 @@ class Setting:
     evaluations: int = 4
 
     @classmethod
-    def of(cls, mode: Mode, epsilon: float) -> Setting:
+    def of(cls, mode: Mode, epsilon: float, cohort_size: int = 64) -> Setting:
         """With the optimizer that suits the mode."""
-        return cls(mode, SUITING["gaussian" if mode == "opacus" else mode], epsilon)
+        mechanism: MechanismName = "gaussian" if mode == "opacus" else mode
+        optimizer = suiting(mechanism, epsilon, cohort_size)
+        return cls(mode, optimizer, epsilon, cohort_size=cohort_size)
 
     def tuned(self, learning_rate: float | None, max_grad_norm: float | None) -> Setting:
         """With another learning rate or norm, where they are given."""
@@ -126,7 +128,7 @@ def check(corrections: Sequence[TrainingExample], setting: Setting) -> None:
 
 def static_scores(loaded: Loaded, test: Sequence[Described]) -> dict[str, float]:
     """The scores of the model before it learns anything."""
-    setting = Setting("none", SUITING["none"])
+    setting = Setting("none", WITHOUT_NOISE)
     learner = _learner(loaded, setting, setting.plan(1), None)
     try:
         return Answerer(loaded, learner).scores({}, test)

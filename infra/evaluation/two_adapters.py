@@ -17,7 +17,7 @@ from models.learning.e2e import read_corrections, read_test
 from models.learning.examples import CohortAssembler, TrainingExample, assemble
 from models.learning.learner import Learner, LearnerSettings, encode_example, end_token_of
 from models.learning.lora import LoraShape, names_of, new_adapter, target_modules
-from models.learning.optimizers import SUITING
+from models.learning.optimizers import WITHOUT_NOISE
 from models.learning.user_gradients import AdaptedModel
 from models.privacy.mechanism import open_mechanism
 from models.privacy.noise import Tensors
@@ -76,7 +76,7 @@ def learned_from_feedback(loaded: Loaded, folder: Path, corrections: int) -> Ada
     plan = make_plan("none", epsilon=1.0, delta=1e-6, rounds_max=max(1, corrections // _COHORT))
     learner = Learner(
         loaded,
-        LearnerSettings(shape, SUITING["none"], _COHORT, tokens_max=_TOKENS_MAX),
+        LearnerSettings(shape, WITHOUT_NOISE, _COHORT, tokens_max=_TOKENS_MAX),
         open_mechanism(plan, {}),
         new_adapter(loaded.model, shape),
     )

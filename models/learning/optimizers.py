@@ -7,7 +7,7 @@ size that it takes the gradient to have; SGD with momentum averages it away.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 
@@ -31,12 +31,22 @@ class OptimizerSettings:
     final_share: float = 1.0
 
 
-# The fastest of those tried that noise does not stop; see docs/LOG.md.
-SUITING: dict[MechanismName, OptimizerSettings] = {
-    "none": OptimizerSettings("adam", 2e-3),
-    "gaussian": OptimizerSettings("sgd", 0.2),
-    "correlated": OptimizerSettings("sgd", 0.2),
-}
+WITHOUT_NOISE: Final = OptimizerSettings("adam", 2e-3)
+# Learning rates of SGD in private, below an epsilon of 8 and from it on: the best of those tried
+# with cohorts of 64 (docs/benchmarks). At twice the first one noise undid all learning.
+_RATES: Final = {"gaussian": (0.2, 0.6), "correlated": (0.4, 0.6)}
+_COHORT: Final = 64
+
+
+def suiting(mechanism: MechanismName, epsilon: float, cohort_size: int) -> OptimizerSettings:
+    """What suits a mechanism at its budget.
+
+    Smaller cohorts take smaller steps, so that the noise of a step stays what it was measured with.
+    """
+    if mechanism == "none":
+        return WITHOUT_NOISE
+    rate = _RATES[mechanism][epsilon >= 8.0]
+    return OptimizerSettings("sgd", rate * min(1.0, cohort_size / _COHORT))
 
 
 class Optimizer:

@@ -66,6 +66,16 @@ def test_a_configuration_that_was_changed_is_refused(
     assert read_adapter(fetch(str(folder), sha256, cache))[1].alpha > 90
 
 
+def test_a_record_that_names_a_wrong_configuration_leaves_the_copy_of_another_one(
+    adapter: tuple[Path, str], cache: Path
+) -> None:
+    folder, sha256 = adapter
+    copy = fetch(str(folder), sha256, cache, sha256_of_config(folder))
+    with pytest.raises(ArtifactInvalid, match=r"The configuration at .* not "):
+        fetch(str(folder), sha256, cache, "0" * 64)
+    assert (copy / CONFIG_FILE).read_bytes() == (folder / CONFIG_FILE).read_bytes()
+
+
 def test_a_copy_that_is_there_needs_no_source(adapter: tuple[Path, str], cache: Path) -> None:
     folder, sha256 = adapter
     copy = fetch(str(folder), sha256, cache)

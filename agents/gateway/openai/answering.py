@@ -26,7 +26,6 @@ from agents.gateway.openai.requests import ChatRequest, CompletionRequest
 from agents.gateway.openai.shapes import Shape
 from agents.gateway.state import Gateway
 from schemas import ids
-from schemas.errors import HeadwaterError
 from schemas.headers import trace_id
 from streams.answer import Answer
 
@@ -42,7 +41,9 @@ async def answer(
     with ExitStack() as stack:
         for _ in conversations_of(body):
             stack.enter_context(gateway.answering())
-        signer = Signer(gateway.secret, caller.name, body.model_dump_json().encode())
+        signer = Signer(
+            gateway.secret, caller.name, body.model_dump_json(exclude_unset=True).encode()
+        )
         if last_event_id:
             askings = await _resume(body, signer, gateway, last_event_id)
         else:
@@ -73,7 +74,7 @@ async def _ask(body: Body, caller: Caller, gateway: Gateway, trace: str | None) 
                     traceparent=trace if trace_id(trace) else None,
                 )
             )
-    except HeadwaterError:
+    except BaseException:
         for asked in answers:
             gateway.cancel(asked.prompt_id)
         raise
@@ -117,8 +118,9 @@ def _stream(batch: Batch, gateway: Gateway, caller: Caller, open_stack: ExitStac
         with open_stack:
             async for event in batch.events():
                 yield event
-        # After an error: what is still computed is for nobody, unless somebody resumes it.
-        left()
+        if batch.failed:
+            # What is still computed is for nobody, unless somebody resumes it.
+            left()
 
     return EventStream(events(), left, gateway.pings, caller.headers)
 

@@ -13,7 +13,7 @@ from agents.gateway.errors import as_api_error
 from agents.gateway.openai.asking import Asking, Step
 from agents.gateway.openai.merging import merged
 from agents.gateway.openai.positions import Position, Signer
-from schemas.errors import HeadwaterError
+from schemas.errors import AnswerTimeout, GenerationFailed, HeadwaterError
 
 _DONE: Final = b"data: [DONE]\n\n"
 _ENCODER: Final = msgspec.json.Encoder()
@@ -28,6 +28,8 @@ class Batch:
     askings: list[Asking]
     signer: Signer
     counts_usage: bool
+    # The asker was told so, and the answers are not for anybody any more.
+    failed: bool = False
 
     @property
     def unfinished(self) -> list[str]:
@@ -37,8 +39,13 @@ class Batch:
 
     async def whole(self) -> dict[str, Any]:
         """The finished answers. Raises as `Asking.finished`."""
-        generations = await asyncio.gather(*(asking.finished() for asking in self.askings))
-        return self.askings[0].shape.whole(generations)
+        waiting = [asyncio.ensure_future(asking.finished()) for asking in self.askings]
+        try:
+            return self.askings[0].shape.whole(await asyncio.gather(*waiting))
+        finally:
+            # Of several, one may have failed: nobody waits for the others.
+            for one in waiting:
+                one.cancel()
 
     async def events(self) -> AsyncIterator[bytes]:
         """Server-sent events, each with the id from which one can go on after it.
@@ -49,6 +56,7 @@ class Batch:
             async for event in self._events():
                 yield event
         except HeadwaterError as error:
+            self.failed = isinstance(error, AnswerTimeout | GenerationFailed)
             yield b"data: %b\n\n" % _encode(as_api_error(error).body())
         else:
             yield _DONE
