@@ -80,7 +80,7 @@ def _features(generation: Generation) -> dict[str, float]:
         cut=generation.finish_reason == "length",
         logprobs=[token.logprob for token in generation.logprobs],
         duration_ms=timings.finished_ms - timings.prompted_ms,
-        question_numbers=generation.choice.features if generation.choice else (),
+        sketch=generation.prompt_sketch,
     )
 
 

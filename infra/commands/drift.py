@@ -27,6 +27,7 @@ def drift(
 ) -> None:
     """Say how soon each detector finds that ratings fell, with the settings of the monitor."""
     from infra.evaluation.drift import RATINGS, WINDOWS_MAX, compare
+    from infra.evaluation.tracked import track_evaluation
 
     watch = load(MonitorSettings).watch
     found = [
@@ -34,6 +35,11 @@ def drift(
         for count in ratings or [100, 200, 400, 600]
         for each in compare(count, fall, runs, spread, watch)
     ]
+    track_evaluation(
+        "drift",
+        {f"{each.ratings}/{each.detector}": msgspec.to_builtins(each) for each in found},
+        {"fall": fall, "runs": runs, "spread": spread},
+    )
     if as_json:
         for outcome in found:
             print_json(msgspec.to_builtins(outcome))

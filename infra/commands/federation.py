@@ -99,6 +99,7 @@ def federation_scale(
     """Many devices in Flower's simulation, with a tiny model: time and memory by round."""
     from infra.evaluation.federated_fleet import check_simulation
     from infra.evaluation.federation_scale import ScaleFigures, many_devices
+    from infra.evaluation.tracked import track_evaluation
 
     check_simulation(devices)
     check_writable(json_file)
@@ -116,6 +117,11 @@ def federation_scale(
 
         if not run(many_devices(Path(folder), devices, rounds, told)):
             raise typer.Exit(130)
+    track_evaluation(
+        "federation-scale",
+        {str(one.number): msgspec.to_builtins(one) for one in found},
+        {"devices": devices, "rounds": rounds},
+    )
     table = Table("round", "s", "ms a device", "bytes of a device", "MiB of all processes")
     for one in found:
         table.add_row(

@@ -60,8 +60,8 @@ def print_report(
                 print_json(found)
             else:
                 _print(found)
-        if not as_json:
-            _print_beside()
+        if pseudonym is None or not as_json:
+            _print_beside(as_json)
     finally:
         store.close()
     if pseudonym is None:
@@ -117,10 +117,15 @@ def _pseudonym(user: str) -> str:
     return open_pseudonyms(settings).of(user=user, conversation=None, prompt="")
 
 
-def _print_beside() -> None:
+def _print_beside(as_json: bool) -> None:
     """What learns from feedback without a mechanism, as the settings of this shell say."""
     settings, learn = load(AdaptSettings), load(LearnSettings)
     if learn.mechanism == "none":
+        return
+    if as_json:
+        on = settings.beside_privacy
+        variants, guards = bool(settings.variants) and on, settings.guard_learning and on
+        print_json({"outside_the_guarantee": {"variants": variants, "guard_learning": guards}})
         return
     if not settings.beside_privacy:
         out.print("beside it: variants, weights and quarantine are off, for learning is private")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from nicegui import ui
@@ -46,7 +47,7 @@ class Learning:
             )
             ui.label("Rounds").classes("text-lg")
             self._rounds = _table("at", "version", "released", "loss", "epsilon")
-            ui.label("Devices").classes("text-lg")
+            ui.label("Federated rounds").classes("text-lg")
             self._federated = _table("at", "round", "status", "devices", "failed", "version")
             ui.button("Roll back", icon="undo", on_click=self._roll_back).props("color=negative")
         ui.timer(_POLL_S, self._refresh, immediate=True)
@@ -108,17 +109,25 @@ class Learning:
         if not live:
             ui.notify("Only the base model serves: there is nothing to go back from.")
             return
-        adapter, update = next(iter(live.items()))
-        parent = update.parent_version
-        if parent is None or update.origin == "rollback":
-            ui.notify(f"Nothing is known to be before {update.model_version}.")
+        parents = {
+            adapter: parent
+            for adapter, update in live.items()
+            if (parent := self._state.parent_of(update)) is not None
+        }
+        if not parents:
+            versions = ", ".join(update.model_version for update in live.values())
+            ui.notify(f"Nothing is known to be before {versions}.")
             return
         with ui.dialog() as dialog, ui.card():
-            ui.label(f"Let {parent} serve again instead of {update.model_version}?")
-            ui.button("Yes", on_click=lambda: dialog.submit(True)).props("color=negative")
+            for adapter, parent in parents.items():
+                ui.label(f"Let {parent} serve again instead of {live[adapter].model_version}?")
+                ui.button(
+                    "Yes" if len(parents) == 1 else f"Yes, for {adapter}",
+                    on_click=partial(dialog.submit, adapter),
+                ).props("color=negative")
             ui.button("No", on_click=dialog.close).props("flat autofocus")
-        if await dialog:
-            await self._make_live(adapter, parent)
+        if (chosen := await dialog) is not None:
+            await self._make_live(chosen, parents[chosen])
 
     async def _make_live(self, adapter: str, version: str) -> None:
         known = self._state.known(version)

@@ -59,6 +59,11 @@ class LearningState:
         own = [update for update in found if update.origin != "rollback"]
         return next(iter(own or found), None)
 
+    def parent_of(self, update: ModelUpdate) -> str | None:
+        """What served before a version, by its own record and not that of a rollback to it."""
+        own = self.known(update.model_version)
+        return None if own is None or own.origin == "rollback" else own.parent_version
+
     def take(self, event: Event) -> None:
         """Adds what one event tells."""
         if isinstance(event, ModelUpdate):

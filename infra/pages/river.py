@@ -51,7 +51,7 @@ class River:
                 "topic": flow.topic,
                 "written": flow.written,
                 "per_s": f"{flow.per_s:.1f}",
-                "waiting": "" if flow.lag is None else f"{flow.reader}: {flow.lag}",
+                "waiting": ", ".join(f"{group}: {lag}" for group, lag in flow.lags.items()),
             }
             for flow in flows
         ]

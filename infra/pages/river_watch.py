@@ -1,4 +1,4 @@
-"""How much flows and how far agents are behind: two broker questions a sample, for all pages."""
+"""How much flows and how far agents are behind: sampled once for all pages."""
 
 from __future__ import annotations
 
@@ -7,31 +7,29 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
-from schemas.topics import CONTEXTS, DOCUMENTS, PROMPTS, TOPICS, Topic
+from agents.monitor.lag import LagReader
+from schemas.topics import TOPICS, Topic
 from streams.failures import explain
 from streams.settings import KafkaSettings
 
 _TIMEOUT_S: Final = 5.0
-# The topics that groups of agents read, and who reads them.
-_READERS: Final[dict[str, str]] = {
-    DOCUMENTS.name: "ingest",
-    PROMPTS.name: "retrieve",
-    CONTEXTS.name: "generate",
-}
 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """One topic: its offsets in all and a second, markers of transactions too; its reader's lag."""
+    """One topic: its offsets in all and a second, markers of transactions too.
+
+    `lags` has the records that each consumer group has not done yet. Agents that keep offsets of
+    their own (learn, adapt, study, track) have none that the broker knows.
+    """
 
     topic: str
     written: int
     per_s: float
-    reader: str
-    lag: int | None
+    lags: dict[str, int]
 
 
 class RiverWatch:
@@ -41,6 +39,7 @@ class RiverWatch:
         self._kafka = kafka
         self._every_s = every_s
         self._admin: AdminClient | None = None
+        self._lag_reader: LagReader | None = None
         self._lock = asyncio.Lock()
         self._flows: list[Flow] = []
         self._ends: dict[str, int] = {}
@@ -58,20 +57,24 @@ class RiverWatch:
             return self._flows
 
     def _flow(
-        self, topic: Topic, ends: dict[str, int], lags: dict[str, int], passed_s: float
+        self, topic: Topic, ends: dict[str, int], lags: dict[str, dict[str, int]], passed_s: float
     ) -> Flow:
         written, before = ends.get(topic.name, 0), self._ends.get(topic.name)
         per_s = 0.0 if before is None else (written - before) / passed_s
-        return Flow(topic.name, written, per_s, _READERS.get(topic.name, ""), lags.get(topic.name))
+        return Flow(topic.name, written, per_s, lags.get(topic.name, {}))
 
-    def _sample(self) -> tuple[dict[str, int], dict[str, int]]:
+    def _sample(self) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
         try:
             if self._admin is None:
                 self._admin = AdminClient(self._kafka.client_config())
             ends = self._partition_ends(self._admin)
-            lags = {name: self._lag(self._admin, name, ends) for name in _READERS}
         except KafkaException as error:
             raise explain(error, self._kafka.bootstrap) from error
+        if self._lag_reader is None:
+            self._lag_reader = LagReader(self._kafka)
+        lags: dict[str, dict[str, int]] = {}
+        for lag in self._lag_reader.read()[0]:
+            lags.setdefault(lag.topic, {})[lag.group] = lag.records
         totals: dict[str, int] = {}
         for (name, _), end in ends.items():
             totals[name] = totals.get(name, 0) + end
@@ -93,13 +96,3 @@ class RiverWatch:
             (names[place.topic], place.partition): int(future.result().offset)
             for place, future in found.items()
         }
-
-    def _lag(self, admin: AdminClient, topic: str, ends: dict[tuple[str, int], int]) -> int:
-        """Records that the topic's reader has not committed yet."""
-        group = self._kafka.group_name(_READERS[topic])
-        partitions = [partition for name, partition in ends if name == topic]
-        full = f"{self._kafka.topic_prefix}{topic}"
-        asked = ConsumerGroupTopicPartitions(group, [TopicPartition(full, p) for p in partitions])
-        (future,) = admin.list_consumer_group_offsets([asked], request_timeout=_TIMEOUT_S).values()
-        committed = {place.partition: place.offset for place in future.result().topic_partitions}
-        return sum(ends[topic, p] - max(0, committed.get(p, 0)) for p in partitions)

@@ -45,9 +45,12 @@ def answer_features(
     cut: bool,
     logprobs: Sequence[float],
     duration_ms: float,
-    question_numbers: Sequence[float] = (),
+    sketch: Sequence[float] = (),
 ) -> dict[str, float]:
-    """What the reward model reads of an answer; those that are not known are left out."""
+    """What the reward model reads of an answer; those that are not known are left out.
+
+    `sketch` stands for the question's embedding (`models/sketch.py`).
+    """
     found = {
         "answer_chars": length_feature(answer),
         "passages": float(len(cosines)),
@@ -59,8 +62,7 @@ def answer_features(
         found |= {"cosine_top": max(cosines), "cosine_mean": sum(cosines) / len(cosines)}
     if logprobs:
         found |= {"logprob_mean": sum(logprobs) / len(logprobs), "logprob_least": min(logprobs)}
-    projected = question_numbers[QUESTION_FEATURES - PROJECTED :]
-    found |= {f"embedding_{number}": value for number, value in enumerate(projected)}
+    found |= {f"embedding_{number}": value for number, value in enumerate(sketch)}
     return {name: round(value, 6) for name, value in found.items()}
 
 

@@ -51,6 +51,8 @@ def demo(folder: Path, *options: str, timeout_s: float) -> dict[str, Any]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    # It ends by naming the page, and what serves it.
+    assert "/ui/" in done.stderr
     summary: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return summary
 

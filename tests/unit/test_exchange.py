@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from exchange_records import a_context, a_feedback, a_generation
 
@@ -16,7 +17,7 @@ from agents.joining.exchange import (
 from agents.joining.pseudonyms import Pseudonyms
 from schemas import codec, ids
 from schemas.errors import EventInvalid, SettingsInvalid
-from schemas.events import Example, Feedback
+from schemas.events import Example, Feedback, TokenLogprob
 from schemas.topics import EXAMPLES
 from streams.records import Record
 
@@ -44,6 +45,22 @@ def test_an_example_holds_what_the_model_was_asked_said_and_should_have_said() -
     assert found.correction == "p1 is nine metres deep."
     assert found.generation_id == ids.generation_id("p1")
     assert codec.decode(EXAMPLES, codec.checked(EXAMPLES, found)) == found
+
+
+def test_what_the_reward_model_reads_is_taken_from_the_finished_record() -> None:
+    sketch = [n / 16 for n in range(16)]
+    logprobs = [TokenLogprob("a", -0.5), TokenLogprob("b", -1.5)]
+    generation = msgspec.structs.replace(
+        a_generation("p1"), prompt_sketch=sketch, logprobs=logprobs
+    )
+    found = answered(Exchange(0, 1), generation).answered
+    assert found is not None
+    features = found.features
+    assert [features[f"embedding_{n}"] for n in range(16)] == sketch
+    assert (features["logprob_mean"], features["logprob_least"]) == (-1.0, -1.5)
+    # What is not known is left out: a 0 would say something.
+    bare = answered(Exchange(0, 1), a_generation("p1")).answered
+    assert bare is not None and not {"embedding_0", "logprob_mean"} & bare.features.keys()
 
 
 def test_the_order_of_arrival_does_not_matter() -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from agents.adapting.settings import AdaptSettings
 from agents.joining.pseudonyms import open_pseudonyms
 from agents.learning.model_change import made_live
 from agents.learning.promise import check_promise
@@ -22,6 +23,7 @@ from models.privacy.ledger_store import LedgerStore
 from models.privacy.plan import make_plan
 from models.privacy.randomness import NoiseKey
 from schemas.errors import LedgerBroken, ModelUnavailable
+from streams.settings import load
 
 PLAN = make_plan("gaussian", epsilon=4.0, delta=1e-6, rounds_max=8, participations_max=2)
 ROUNDS = 4
@@ -61,7 +63,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LearnSettings:
 
 def report(*arguments: str) -> tuple[int, dict[str, object]]:
     done = CliRunner().invoke(cli, ["privacy", "report", "--json", *arguments])
-    return done.exit_code, json.loads(done.stdout) if done.stdout else {}
+    return done.exit_code, json.loads(done.stdout.splitlines()[0]) if done.stdout else {}
 
 
 def test_the_report_computes_everything_anew(settings: LearnSettings) -> None:
@@ -170,6 +172,9 @@ def test_the_report_says_what_learns_beside_it_outside_the_guarantee(
     told = CliRunner().invoke(cli, ["privacy", "report"]).stdout
     assert told.count("OUTSIDE THE GUARANTEE") == 2
     assert "epsilon does not cover it" in told
+    told = CliRunner().invoke(cli, ["privacy", "report", "--json"]).stdout
+    beside = json.loads(told.splitlines()[-1])["outside_the_guarantee"]
+    assert beside == {"variants": False, "guard_learning": load(AdaptSettings).guard_learning}
 
 
 def test_an_adapter_keeps_for_life_whether_a_guard_chose_its_examples() -> None:
