@@ -34,7 +34,7 @@ class River:
                     row_key="topic",
                     pagination=0,
                 )
-                .props("dense flat hide-pagination")
+                .props("dense flat hide-pagination wrap-cells")
                 .classes("w-full")
             )
         ui.timer(_POLL_S, self._refresh, immediate=True)
