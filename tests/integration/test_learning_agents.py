@@ -260,7 +260,7 @@ def test_what_cannot_be_made_again_says_why(
     with closing(again_of(learning, "default-2")) as again:
         # Another river, whose topic has none of them: six, and the rating of the first user
         # where it came in time for that user's cohort.
-        with pytest.raises(DataInvalid, match="(6 of 6|7 of 7) examples are not in examples any"):
+        with pytest.raises(DataInvalid, match=r"(6 of 6|7 of 7) examples are not in examples any"):
             asyncio.run(again.cohorts(own_river(broker.address)))
         cohorts = asyncio.run(again.cohorts(taught.kafka))
         first = next(iter(cohorts[1].examples.values()))
