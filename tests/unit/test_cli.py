@@ -148,6 +148,8 @@ def test_what_cannot_be_done_is_said_with_a_remedy(
         ["dead-letters", "replay", "--all"],
         ["learn", "pause"],
         ["learn", "resume"],
+        ["agent", "federate"],
+        ["agent", "monitor"],
     ],
     ids=" ".join,
 )
