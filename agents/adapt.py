@@ -24,7 +24,7 @@ from agents.adapting.reports import SOURCE, policy_record, report_records
 from agents.adapting.settings import AdaptSettings, acts, guards_learning
 from agents.runtime.dead_letters import bury
 from agents.runtime.standalone import run
-from agents.settings import LearnSettings, WorkerSettings
+from agents.settings import LearnedSettings, WorkerSettings
 from schemas import codec, headers
 from schemas.errors import EventInvalid
 from schemas.events import Verdict
@@ -44,7 +44,9 @@ log = logging.getLogger("headwater.adapt")
 class Adapt:
     """The state of one adapt worker. Run one: a second learns the same, and nothing better."""
 
-    def __init__(self, kafka: KafkaSettings, settings: AdaptSettings, learn: LearnSettings) -> None:
+    def __init__(
+        self, kafka: KafkaSettings, settings: AdaptSettings, learn: LearnedSettings
+    ) -> None:
         self._kafka = kafka
         self._settings = settings
         self._acts = acts(settings, learn)
@@ -141,7 +143,7 @@ def _outgoing(verdict: Verdict, record: Record) -> Outgoing:
 def main() -> None:
     """Run the adapt worker until it is told to stop."""
     kafka, worker = load(KafkaSettings), load(WorkerSettings)
-    adapt = Adapt(kafka, load(AdaptSettings), load(LearnSettings))
+    adapt = Adapt(kafka, load(AdaptSettings), load(LearnedSettings))
     run(worker, adapt.work, adapt.ready.wait, adapt.close)
 
 

@@ -137,22 +137,24 @@ class Learn:
             self._traces.append(trace)
         if found is not None:
             log.info("round %d: %s, epsilon %s", found.number, found.evaluation, found.epsilon)
-            await self._tell(found)
+            await self._tell(found, trace)
             await self._producer.send(round_record(self._learning.opening, found))
             for wait in self._waiting.told(found.model_version, found.released):
                 await self._producer.send(wait)
             if told := self._learning.progressive:
                 await self._producer.send(progressive_record(self._learning.opening, found, told))
 
-    async def _tell(self, found: Round) -> None:
-        """Publishes a round within its span: it has many parents, so it links to them."""
+    async def _tell(self, found: Round, trace: str | None) -> None:
+        """Publishes a round within its span: in the trace of the example that completed the cohort,
+        with links to those of the others."""
         told: Attributes = {
             "headwater.adapter": self._settings.adapter,
             "headwater.model_version": found.model_version,
             "headwater.released": str(found.released).lower(),
         }
         name = f"update {self._settings.adapter}"
-        span = self._tracing.start(name, None, attributes=told, links=list(self._traces))
+        links = [other for other in self._traces if other != trace]
+        span = self._tracing.start(name, trace, attributes=told, links=links)
         self._traces.clear()
         try:
             await self._publish(traceparent(span))

@@ -91,6 +91,12 @@ class GenerateSettings(BaseSettings):
     prompt_tokens_step: int = Field(
         256, ge=1, description="tokens of prompts read in one step, beside the running answers"
     )
+    guesses_max: int = Field(
+        3,
+        ge=0,
+        description="next tokens guessed from the text so far while one answer is generated alone; "
+        "answers stay the same, 0 switches it off",
+    )
     weights: Literal["auto", "full", "4bit"] = Field(
         "auto", description="4 bits for few answers at once; `auto` where nothing is lost by it"
     )
@@ -194,8 +200,8 @@ class JoinSettings(BaseSettings):
     remembered_max: int = Field(200_000, ge=1, description="answers that can be rated")
 
 
-class LearnSettings(BaseSettings):
-    """Reads `HEADWATER_LEARN_*`."""
+class LearnedSettings(BaseSettings):
+    """What others than `learn` need of its settings: a wrong one of the rest is not theirs."""
 
     model_config = SettingsConfigDict(env_prefix="HEADWATER_LEARN_", frozen=True, extra="forbid")
 
@@ -203,6 +209,11 @@ class LearnSettings(BaseSettings):
     mechanism: Literal["none", "gaussian", "correlated"] = Field(
         "correlated", description="what protects users; `none` promises nothing"
     )
+
+
+class LearnSettings(LearnedSettings):
+    """Reads `HEADWATER_LEARN_*`."""
+
     epsilon: float = Field(8.0, gt=0, description="privacy budget of a user, over all rounds")
     delta: float = Field(1e-6, gt=0, lt=1, description="chance that the budget does not hold")
     rounds_max: int = Field(256, ge=1, description="rounds after which learning ends")

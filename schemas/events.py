@@ -498,6 +498,13 @@ PROGRESSIVE: Final = "progressive"
 # Those of how well answers predict people's labels, and of which label was taken for which.
 LABEL_QUALITY: Final = "label_quality"
 LABEL_CONFUSION: Final = "label_confusion"
+# All of them, for whoever asks for one by its name.
+STATISTICS: Final = (
+    *(QUALITY, FEEDBACK_JOINED, FEEDBACK_LATE, DRIFT, CONVERSATIONS, FRESHNESS, PRIVACY_SPENT),
+    *(LABEL_GROUPS, DRIFT_DETECTED, DOCUMENT_FRESHNESS, FEEDBACK_FRESHNESS, LEARNING_BEGUN),
+    *(LEARNING_ROUND, LEARNING_ENDED, STUDY_ROUND, TUNING_RUNG, TUNING_ENDED, PROGRESSIVE),
+    *(LABEL_QUALITY, LABEL_CONFUSION),
+)
 
 
 class Statistic(Event, frozen=True):

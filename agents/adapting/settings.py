@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from agents.settings import LearnSettings
+from agents.settings import LearnedSettings
 from schemas.errors import SettingsInvalid
 
 
@@ -37,12 +37,12 @@ class AdaptSettings(BaseSettings):
     )
 
 
-def acts(settings: AdaptSettings, learn: LearnSettings) -> bool:
+def acts(settings: AdaptSettings, learn: LearnedSettings) -> bool:
     """Whether what people said may decide how others are served, and whose feedback counts."""
     return learn.mechanism == "none" or settings.beside_privacy
 
 
-def guards_learning(settings: AdaptSettings, learn: LearnSettings) -> bool:
+def guards_learning(settings: AdaptSettings, learn: LearnedSettings) -> bool:
     """Whether `learn` reads the guard's verdicts; raises SettingsInvalid where privacy forbids."""
     if settings.guard_learning and not acts(settings, learn):
         raise SettingsInvalid(

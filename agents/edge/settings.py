@@ -37,6 +37,9 @@ class EdgeSettings(BaseSettings):
     norm_max: float = Field(
         10.0, gt=0, description="longest delta that may leave, whatever the server allows"
     )
+    noise_min: float = Field(
+        0.0, ge=0, description="noise on the delta, in norms; refuse a round that asks for less"
+    )
     epochs_max: int = Field(4, ge=1, description="most passes over the examples in a round")
     cache_dir: Path = Field(
         default_factory=user_cache_dir,

@@ -55,6 +55,12 @@ class Trainer:
         begun_s = time.monotonic()
         check_now(self._settings)
         asked = self._bounded(_decoded(work))
+        if asked.noise_multiplier < self._settings.noise_min:
+            raise DataInvalid(
+                f"The round has noise of {asked.noise_multiplier:g} norms on the device; its owner "
+                f"wants {self._settings.noise_min:g}.",
+                "HEADWATER_FEDERATE_DEVICE_NOISE or HEADWATER_EDGE_NOISE_MIN says otherwise.",
+            )
         flat = np.frombuffer(adapter, "<f4").astype(np.float32)
         examples = self._store.examples()
         pace = Pace(self._settings.cpu_share)

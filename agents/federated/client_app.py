@@ -16,7 +16,7 @@ from flwr.clientapp.typing import ClientAppCallable
 from agents.edge.wire import train as ask_trainer
 from agents.federated.task import LEVELS, adapter_of, is_secure, reply_content, work_of
 from models.federation.deltas import unpack
-from schemas.errors import HeadwaterError
+from schemas.errors import HeadwaterError, SettingsInvalid
 
 # Any number that Flower does not use itself.
 _REFUSED = 900
@@ -40,6 +40,11 @@ def answering(message: Message, context: Context, call_next: ClientAppCallable) 
 @app.train(mods=[answering])
 def train(message: Message, context: Context) -> Message:
     """Has the resident trainer (node config `trainer`: its socket) do the round's work."""
+    if "trainer" not in context.node_config:
+        raise SettingsInvalid(
+            "This SuperNode knows no trainer.",
+            """Give it --node-config 'trainer="FOLDER/trainer.sock"'.""",
+        )
     trainer = Path(str(context.node_config["trainer"]))
     work, adapter = work_of(message), adapter_of(message)
     delta = ask_trainer(trainer, work, adapter)

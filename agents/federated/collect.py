@@ -22,12 +22,18 @@ def online(grid: Grid, wanted: set[int], enough: int, timeout_s: float) -> list[
 
 
 def collect(
-    grid: Grid, messages: Sequence[Message], enough: int, timeout_s: float, grace_s: float
+    grid: Grid,
+    messages: Sequence[Message],
+    enough: int,
+    timeout_s: float,
+    grace_s: float,
+    least: int = 0,
 ) -> list[Message]:
     """The replies, errors too, that came until one of these:
 
-    all are there; `grace_s` after `enough` good ones; `timeout_s`. Flower's own loop waits for
-    every device, so that one which vanished holds up all others.
+    all are there; `grace_s` after `enough` good ones; `timeout_s`; so many failed or left that
+    `least` good ones cannot come any more. Flower's own loop waits for every device, so that one
+    which vanished holds up all others.
     """
     waiting = set(grid.push_messages(messages))
     replies: list[Message] = []
@@ -39,6 +45,8 @@ def collect(
         good = sum(not reply.has_error() for reply in replies)
         if got and good >= enough:
             deadline = min(deadline, time.monotonic() + grace_s)
+        if good + len(waiting) < least:
+            break
         if waiting:
             time.sleep(_POLL_S)
     return replies

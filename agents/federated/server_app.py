@@ -63,7 +63,9 @@ def do_round(grid: Grid, settings: RunSettings, outcome: Outcome) -> Outcome:
     arrays = load_file(settings.adapter)
     flat = flatten(arrays)
     work = settings.work(layout_digest(arrays))
-    nodes = online(grid, settings.node_ids, settings.clients_min, settings.timeout_s)
+    # Those that the agent chose were online a moment ago.
+    wait_s = settings.grace_s if settings.node_ids else settings.timeout_s
+    nodes = online(grid, settings.node_ids, settings.clients_min, wait_s)
     asked = nodes[: settings.clients]
     if len(asked) < settings.clients_min:
         raise QuorumMissed(
@@ -93,11 +95,11 @@ def _ask(
         _write_sum(settings.result, total)
         return
     questions = [work_message(work_content(work, flat), node) for node in asked]
-    replies = collect(grid, questions, enough, timeout_s, grace_s)
+    replies = collect(grid, questions, enough, timeout_s, grace_s, least=enough)
     by_node = {reply.metadata.src_node_id: reply for reply in replies}
     payloads, failed = _payloads(by_node)
     failed |= dict.fromkeys(set(asked) - by_node.keys(), "It did not answer in time.")
-    admitted = admit(payloads, flat.size, settings.norm_max)
+    admitted = admit(payloads, flat.size, settings.norm_max, settings.noise_multiplier)
     outcome.fill(payloads, admitted.deltas.keys(), failed | admitted.refused)
     _check_quorum(len(admitted.deltas), outcome, enough)
     _write_sum(settings.result, combine(settings, admitted.deltas, by_node))

@@ -38,6 +38,7 @@ class RunSettings(msgspec.Struct, frozen=True, rename=lambda name: name.replace(
     alpha: float
     targets: str
     norm_max: float
+    noise_multiplier: float
     epochs: int
     batch_rows: int
     examples_max: int

@@ -28,7 +28,7 @@ from agents.monitor.lag import LagReader
 from agents.monitor.settings import MonitorSettings
 from agents.runtime.metrics import MetricsPage
 from agents.runtime.standalone import run
-from agents.settings import LearnSettings, WorkerSettings
+from agents.settings import LearnedSettings, WorkerSettings
 from schemas import codec
 from schemas.clock import now_ms
 from schemas.errors import EventInvalid, Fenced, HeadwaterError
@@ -182,7 +182,7 @@ def _statistic(record: Record) -> Statistic | None:
 def main() -> None:
     """Run the monitor until it is told to stop."""
     kafka, worker, settings = load(KafkaSettings), load(WorkerSettings), load(MonitorSettings)
-    monitor = Monitor(kafka, settings, load(LearnSettings).adapter)
+    monitor = Monitor(kafka, settings, load(LearnedSettings).adapter)
     run(worker, monitor.work, monitor.ready.wait, monitor.close)
 
 

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -66,21 +66,33 @@ def _rounds_folder(settings: FederateSettings) -> Path:
 async def enough_devices(
     link: SuperLink, choose: Callable[[list[Node]], dict[int, str]], settings: FederateSettings
 ) -> dict[int, str]:
-    """Owners by node, once as many as the quorum are online. Raises QuorumMissed after the time."""
+    """Owners by node, once as many as the quorum are online. Raises QuorumMissed after the time,
+    and at once where all that are admitted would be too few."""
     chosen: dict[int, str] = {}
     try:
-        async with asyncio.timeout(settings.timeout_s):
+        async with asyncio.timeout(settings.wait_s):
             while True:
-                chosen = choose(await asyncio.to_thread(link.nodes))
+                nodes = await asyncio.to_thread(link.nodes)
+                chosen = choose(nodes)
                 if len(chosen) >= settings.quorum:
                     return chosen
+                _check_admitted(len(choose([replace(n, online=True) for n in nodes])), settings)
                 await asyncio.sleep(_POLL_S)
     except TimeoutError:
         raise QuorumMissed(
-            f"{len(chosen)} devices that may take part were online in {settings.timeout_s:g} s; "
+            f"{len(chosen)} devices that may take part were online in {settings.wait_s:g} s; "
             f"the round needs {settings.quorum}.",
             "Ask again when more are there. No privacy was spent.",
         ) from None
+
+
+def _check_admitted(owners: int, settings: FederateSettings) -> None:
+    if owners < settings.quorum:
+        raise QuorumMissed(
+            f"Devices of {owners} owners are admitted and may take part; the round needs "
+            f"{settings.quorum}.",
+            "Admit more: `headwater edge admit`. No privacy was spent.",
+        )
 
 
 async def run_round(
@@ -155,6 +167,7 @@ def run_config(
         "alpha": shape.alpha,
         "targets": ",".join(shape.targets),
         "norm-max": settings.norm_max,
+        "noise-multiplier": settings.device_noise,
         "epochs": settings.epochs,
         "batch-rows": settings.batch_rows,
         "examples-max": settings.examples_max,

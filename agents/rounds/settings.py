@@ -34,6 +34,12 @@ class FederateSettings(BaseSettings):
         None, ge=1, description="with fewer good deltas a round fails, unspent; default: `devices`"
     )
     norm_max: float = Field(1.0, gt=0, description="limit of one device's delta")
+    device_noise: float = Field(
+        0.0,
+        ge=0,
+        description="noise on each value of a delta before it leaves the device, in norms; the "
+        "ledger counts the server's alone",
+    )
     strategy: Literal["fedavg", "fedprox", "fedavgm", "fedadam"] = Field(
         "fedavg", description="how devices and server step"
     )
@@ -56,7 +62,10 @@ class FederateSettings(BaseSettings):
     batch_rows: int = Field(8, ge=1, description="examples of one local step")
     examples_max: int = Field(256, ge=1, description="examples of one device in a round")
     learning_rate: float = Field(1e-3, gt=0, description="of the devices' Adam")
-    timeout_s: float = Field(300.0, gt=0, description="how long a round waits for devices")
+    wait_s: float = Field(
+        60.0, gt=0, description="how long a round waits until enough devices are online"
+    )
+    timeout_s: float = Field(300.0, gt=0, description="how long it waits for what they learn")
     grace_s: float = Field(2.0, ge=0, description="for stragglers, once there are enough")
     attempts_max: int = Field(
         2, ge=1, description="how often a round begins, where the agent dies in it"
@@ -76,6 +85,8 @@ class FederateSettings(BaseSettings):
             )
         if self.secure and (self.aggregation != "mean" or self.compression != "none"):
             raise ValueError("secure sums are plain means without compression")
+        if self.secure and self.device_noise:
+            raise ValueError("noise of the devices is longer than what secure sums can hold")
         if self.secure and self.quorum < 3:
             raise ValueError("a secure sum of fewer than 3 devices hides little: raise devices_min")
         return self

@@ -11,7 +11,8 @@ from agents.studying.settings import StudySettings
 from infra.commands.gate_set import make_gate_set
 from infra.river import ADAPT, EVERYTHING, FEDERATE, GATEWAY, MONITOR, STUDY, TRACK
 from schemas.errors import SettingsInvalid
-from streams.settings import load
+from streams.admin import check_connection
+from streams.settings import KafkaSettings, load
 
 # Turns that an OpenMP thread waits for the next product before it sleeps: some 0.1 ms.
 SPIN_COUNT: Final = "10000"
@@ -20,6 +21,10 @@ _WORKERS: Final = (*EVERYTHING, STUDY, FEDERATE, TRACK)
 
 def agent(name: Annotated[str, typer.Argument(help=", ".join(_WORKERS))]) -> None:
     """Run one worker of an agent in the foreground."""
+    if name not in _WORKERS:
+        raise SettingsInvalid(f"There is no agent {name!r}.", f"The agents: {', '.join(_WORKERS)}.")
+    # Before anything heavy is loaded, and for some that would try on for minutes.
+    check_connection(load(KafkaSettings))
     limit_spinning()
     if name == "ingest":
         from agents.ingest import main
@@ -48,10 +53,8 @@ def agent(name: Annotated[str, typer.Argument(help=", ".join(_WORKERS))]) -> Non
         folder = str(operator_settings().superlink_folder)
         os.environ.setdefault("HEADWATER_FEDERATE_SUPERLINK_FOLDER", folder)
         from agents.federate import main
-    elif name == TRACK:
-        from agents.track import main
     else:
-        raise SettingsInvalid(f"There is no agent {name!r}.", f"The agents: {', '.join(_WORKERS)}.")
+        from agents.track import main
     main()
 
 

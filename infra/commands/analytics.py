@@ -9,12 +9,12 @@ import typer
 
 from infra.commands.pipes import ending_with_the_reader
 from infra.commands.progress import fetching
-from infra.commands.shell import AsJson, err, out, print_json, run
+from infra.commands.shell import AsJson, check_known, err, out, print_json, run
 from infra.flink.provision import FlinkDistribution, provision_flink
 from infra.flink.run import become_flink
 from infra.paths import data_dir
 from schemas.errors import ProvisioningFailed
-from schemas.events import Statistic
+from schemas.events import STATISTICS, Statistic
 from streams.admin import check_connection
 from streams.client import Client
 from streams.settings import KafkaSettings, load
@@ -39,6 +39,8 @@ def tail(
     """Follow the statistics as their windows close. Ctrl-C ends it."""
     if since not in ("earliest", "latest"):
         raise typer.BadParameter("earliest or latest", param_hint="--since")
+    if name is not None:
+        check_known(name, STATISTICS, "statistic")
     start: Since = "earliest" if since == "earliest" else "latest"
 
     async def follow() -> None:

@@ -132,9 +132,9 @@ def ask_round(
     as_json: AsJson = False,
 ) -> None:
     """Ask for a federated round, through Kafka; the federate agent does it."""
-    from agents.settings import LearnSettings
+    from agents.settings import LearnedSettings
 
-    name = adapter or load(LearnSettings).adapter
+    name = adapter or load(LearnedSettings).adapter
     run(_ask_round(name, uuid.uuid4().hex, wait, as_json))
 
 

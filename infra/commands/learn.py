@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from agents.learning.controls import control_record, read_control
-from agents.settings import LearnSettings
+from agents.settings import LearnedSettings, LearnSettings
 from infra.commands.progress import progress
 from infra.commands.shell import AsJson, out, print_json, run
 from infra.commands.tune import tune
@@ -17,6 +18,7 @@ from schemas.clock import now_ms
 from schemas.errors import SettingsInvalid
 from schemas.events import Control
 from schemas.topics import CONTROLS
+from streams.admin import check_connection
 from streams.producer import Producer
 from streams.settings import KafkaSettings, load
 from streams.subscription import Subscription
@@ -90,7 +92,10 @@ def replay(
 
 
 async def _publish(adapter: str, learning: Literal["on", "paused"], reason: str) -> None:
-    producer = Producer(load(KafkaSettings))
+    kafka = load(KafkaSettings)
+    # A producer waits longer for a broker than anybody at a terminal.
+    await asyncio.to_thread(check_connection, kafka)
+    producer = Producer(kafka)
     try:
         await producer.send(control_record(adapter, learning, reason, ids.new_id("event"), SOURCE))
     finally:
@@ -107,4 +112,4 @@ async def _newest(adapter: str) -> Control:
 
 
 def _named(given: str | None) -> str:
-    return given or load(LearnSettings).adapter
+    return given or load(LearnedSettings).adapter

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar
 
@@ -36,12 +36,18 @@ def print_json(value: Any) -> None:
 
 def topic_named(name: str) -> Topic:
     """The topic of that name; raises EventInvalid with the nearest names."""
-    if name in BY_NAME:
-        return BY_NAME[name]
-    near = get_close_matches(name, BY_NAME, n=1)
+    check_known(name, BY_NAME, "topic")
+    return BY_NAME[name]
+
+
+def check_known(name: str, known: Collection[str], what: str) -> None:
+    """Raises EventInvalid for a name that there is not, with the nearest and all that there are."""
+    if name in known:
+        return
+    near = get_close_matches(name, known, n=1)
     hint = f"Did you mean {near[0]}? " if near else ""
     raise EventInvalid(
-        f"There is no topic {name!r}.", f"{hint}The topics are {', '.join(BY_NAME)}."
+        f"There is no {what} {name!r}.", f"{hint}The {what}s are {', '.join(known)}."
     )
 
 

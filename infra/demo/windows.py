@@ -13,7 +13,8 @@ from streams.client import Client
 WINDOWS_ENV: Final = {
     "HEADWATER_ANALYTICS_WINDOW_S": "10",
     "HEADWATER_ANALYTICS_LATENESS_S": "2",
-    "HEADWATER_ANALYTICS_IDLE_S": "3",
+    # Where all starts at once, readers fall silent for seconds: what they read then would be late.
+    "HEADWATER_ANALYTICS_IDLE_S": "10",
     "HEADWATER_ANALYTICS_CHECKPOINT_S": "2",
 }
 _SHOWN: Final = (QUALITY, FEEDBACK_JOINED, FRESHNESS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from agents.runtime.ready_file import touch_ready_file
 from infra.flink.cluster import follow, job_runs, wait_for_cluster
 from infra.flink.job import WORK, job_name, make_order
 from infra.flink.provision import FlinkDistribution
+from schemas.errors import SettingsInvalid
 from streams import windows
 from streams.settings import KafkaSettings
 from streams.windows.settings import AnalyticsSettings
@@ -40,6 +42,8 @@ def become_flink(
     if settings.cluster is not None:
         _wait_until_alone(settings.cluster, job_name(kafka))
     folder.mkdir(parents=True, exist_ok=True)
+    if settings.cluster is None:
+        _lock(folder)
     log_settings = folder / "log4j2.properties"
     log_settings.write_text(LOG_SETTINGS, "utf-8")
     # An unnamed file: the order holds passwords.
@@ -62,6 +66,20 @@ def _wait_until_alone(cluster: str, name: str) -> None:
     if job_runs(cluster, name):
         touch_ready_file()
         follow(cluster, name)
+
+
+def _lock(folder: Path) -> None:
+    """Has the folder for as long as what this process becomes lives. Raises SettingsInvalid."""
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise SettingsInvalid(
+            f"Other windows run with their files in {folder}.",
+            "Stop them, or name another folder with HEADWATER_ANALYTICS_CHECKPOINTS.",
+        ) from error
+    os.set_inheritable(descriptor, True)
 
 
 def java_environment(

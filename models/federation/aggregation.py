@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.federation.deltas import clip, norm_of, unpack
+from models.federation.deltas import clip, longest, norm_of, unpack
 from models.federation.layout import Flat
 from schemas.errors import DataInvalid
 
@@ -24,11 +24,16 @@ class Admitted:
     refused: dict[int, str]
 
 
-def admit(payloads: Mapping[int, bytes], size: int, norm_max: float) -> Admitted:
+def admit(
+    payloads: Mapping[int, bytes], size: int, norm_max: float, noise_multiplier: float = 0.0
+) -> Admitted:
     """Unpacks deltas of `size` values and refuses what is malformed, not finite or too long.
 
     What is admitted is cut to `norm_max` again: privacy rests on it, not on the devices' honesty.
+    What devices put noise on is longer: under it an owner's own cut is not seen, and is taken on
+    trust, as in a secure sum.
     """
+    norm_max = longest(size, norm_max, noise_multiplier)
     deltas: dict[int, Flat] = {}
     refused: dict[int, str] = {}
     for node, payload in payloads.items():

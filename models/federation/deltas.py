@@ -9,6 +9,7 @@ Packed form: one byte for the kind, then
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import Literal
 
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.federation.layout import Flat
+from models.privacy.randomness import NoiseKey
 from schemas.errors import DataInvalid
 
 Compression = Literal["none", "int8", "topk"]
@@ -39,6 +41,21 @@ def clip(delta: Flat, norm_max: float) -> Flat:
         return delta
     # A little below, as the product is rounded to float32.
     return (delta * (norm_max * (1.0 - 1e-6) / norm)).astype(np.float32)
+
+
+def noised(delta: Flat, scale: float) -> Flat:
+    """`delta` with noise of the standard deviation `scale`, which nobody can draw again."""
+    noise = NoiseKey.generate().normals(b"device", len(delta), hardened=True)
+    return (delta + scale * noise).astype(np.float32)
+
+
+def longest(size: int, norm_max: float, noise_multiplier: float) -> float:
+    """The norm of what an honest device sends, `size` values cut to `norm_max` and noised.
+
+    Noise alone is longer than sqrt(size) + 6 of its standard deviations with a chance of exp(-18)
+    at most (Boucheron, Lugosi & Massart 2013, theorem 5.6).
+    """
+    return norm_max * (1.0 + noise_multiplier * (math.sqrt(size) + 6.0))
 
 
 def pack(delta: Flat, compression: Compression) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from models.engine.load import Loaded
-from models.federation.deltas import clip, pack
+from models.federation.deltas import clip, noised, pack
 from models.federation.layout import Flat, flatten, layout_digest, unflatten
 from models.federation.work import LocalWork
 from models.learning.cohort_gradient import EncodedExample, user_gradients
@@ -31,8 +31,8 @@ def local_delta(
     """Trains from the server's weights `flat` and packs how far they moved, cut to `norm_max`.
 
     `after_step` is called between two steps: for pauses. The same work on the same examples gives
-    the same bytes. Raises DataInvalid where the adapter is not one of this model's, or nothing can
-    be learned from.
+    the same bytes, where it asks for no noise. Raises DataInvalid where the adapter is not one of
+    this model's, or nothing can be learned from.
     """
     shape = LoraShape(work.rank, work.alpha, work.targets)
     model = AdaptedModel(loaded.model, shape)
@@ -49,7 +49,10 @@ def local_delta(
     finally:
         model.close()
     moved = flatten(_arrays({name: adapter[name] - start[name] for name in start}))
-    return pack(clip(moved, work.norm_max), work.compression)
+    cut = clip(moved, work.norm_max)
+    if work.noise_multiplier:
+        cut = noised(cut, work.noise_multiplier * work.norm_max)
+    return pack(cut, work.compression)
 
 
 def _encoded(

@@ -14,7 +14,8 @@ class LocalWork(msgspec.Struct, frozen=True, kw_only=True):
 
     `layout` is the digest of the adapter's names and shapes. `proximal` is FedProx' mu: how hard
     local weights are pulled back to the server's (Li et al. 2020); 0 for the other strategies.
-    The delta is cut to the L2 norm `norm_max`.
+    The delta is cut to the L2 norm `norm_max`; `noise_multiplier` is the standard deviation, in
+    such norms, of the noise that the device adds to each value of it.
     """
 
     round_id: str
@@ -23,6 +24,7 @@ class LocalWork(msgspec.Struct, frozen=True, kw_only=True):
     alpha: float
     targets: tuple[str, ...]
     norm_max: float
+    noise_multiplier: float = 0.0
     epochs: int = 1
     batch_rows: int = 8
     examples_max: int = 256

@@ -1,4 +1,4 @@
-"""One trace from a prompt to the feedback on its answer, and an update that links to it."""
+"""One trace from a prompt to the update that its feedback completed, linked to other examples'."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(300
 
 SETTINGS = {
     "HEADWATER_LEARN_MECHANISM": "none",
-    "HEADWATER_LEARN_COHORT_SIZE": "1",
+    "HEADWATER_LEARN_COHORT_SIZE": "2",
     "HEADWATER_LEARN_GATE_TOLERANCE": "100",
 }
-SECRETS = ("How deep is the secret river", "Nine secret metres", "ada the user")
+SECRETS = ("How deep is the secret river", "Nine secret metres", "ada the user", "ben the user")
 
 
 async def live_through_it(kafka: KafkaSettings, address: str) -> ModelUpdate:
-    """A prompt, its answer, a correction, and the version that learned from it."""
+    """Two people's prompts, answers and corrections, and the version that learned from both."""
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(f"{address}/v1/traces")))
     tracer = provider.get_tracer("an application")
@@ -43,9 +43,10 @@ async def live_through_it(kafka: KafkaSettings, address: str) -> ModelUpdate:
         Client(kafka, tracer=tracer) as client,
         Subscription(kafka, MODEL_UPDATES, since="earliest") as updates,
     ):
-        answer = await client.ask(f"{SECRETS[0]}?", user_id=SECRETS[2], prompt_id="river")
-        await answer.finished()
-        await client.feedback(prompt_id="river", correction=SECRETS[1], user_id=SECRETS[2])
+        for prompt_id, user_id in (("brook", SECRETS[2]), ("river", SECRETS[3])):
+            answer = await client.ask(f"{SECRETS[0]}?", user_id=user_id, prompt_id=prompt_id)
+            await answer.finished()
+            await client.feedback(prompt_id=prompt_id, correction=SECRETS[1], user_id=user_id)
         found = []
         async for update in updates:
             found.append(update)
@@ -68,7 +69,17 @@ def until_collected(collected: Collector, wanted: set[str]) -> list[Collected]:
     raise AssertionError(f"only these came: {sorted({span.name for span in collected.spans})}")
 
 
-def test_a_trace_holds_a_prompt_and_its_feedback_and_an_update_links_to_it(
+def trace_of(spans: list[Collected], prompt_id: str) -> str:
+    """The trace that begins with an application's prompt."""
+    (sent,) = (
+        span
+        for span in spans
+        if span.name == "send prompts" and prompt_id in span.attributes["headwater.prompt_id"]
+    )
+    return sent.trace_id
+
+
+def test_one_trace_holds_a_prompt_its_answer_its_feedback_and_the_update_it_completed(
     broker: LocalKafka, tiny_model: Path, tmp_path: Path
 ) -> None:
     kafka = own_river(broker.address)
@@ -85,16 +96,16 @@ def test_a_trace_holds_a_prompt_and_its_feedback_and_an_update_links_to_it(
             of_prompt = {"send prompts", "process prompts", chat, "send feedback"}
             of_prompt |= {"process feedback"}
             spans = until_collected(collected, of_prompt | {"update default"})
-    by_name = {span.name: span for span in spans}
-    trace = by_name["send prompts"].trace_id
-    assert {span.name for span in spans if span.trace_id == trace} == of_prompt
+    by_name = {span.name: span for span in spans if span.trace_id == trace_of(spans, "river")}
+    assert by_name.keys() == of_prompt | {"update default"}
     # Each hop is a child of the one before it.
     assert by_name["process prompts"].parent_id == by_name["send prompts"].span_id
     assert by_name[chat].parent_id == by_name["process prompts"].span_id
     assert by_name["process feedback"].parent_id == by_name[chat].span_id
     learned = by_name["update default"]
-    assert learned.links == [trace]
-    assert learned.trace_id != trace
+    assert learned.parent_id == by_name["process feedback"].span_id
+    # The other user's way to the same version.
+    assert learned.links == [trace_of(spans, "brook")]
     assert update.model_version in learned.attributes["headwater.model_version"]
     sent = b"".join(collected.bodies)
     assert not any(secret.encode() in sent for secret in SECRETS)

@@ -112,6 +112,15 @@ def test_a_record_typed_in_by_hand_counts_once_its_minute_is_over(
         said = tail(kafka, "--json")
         assert json.loads(said)["values"] == {"joined": 1.0, "reward_mean": 1.0}
         assert "feedback_joined model_version=" in tail(kafka)
+        second = subprocess.run(
+            [sys.executable, "-m", "infra.cli", "analytics", "run"],
+            env=os.environ | windows(kafka, settings, tmp_path).env,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+        assert second.returncode == 1
+        assert second.stderr.startswith("error: Other windows run with their files in")
 
 
 def tail(kafka: KafkaSettings, *options: str) -> str:

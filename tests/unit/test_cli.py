@@ -111,6 +111,7 @@ def test_a_typo_ends_with_a_hint(headwater: Headwater, words: list[str], hint: s
         (["watch", "promts"], "Did you mean prompts?"),
         (["contracts", "show", "token"], "Did you mean tokens?"),
         (["watch", "zzz"], "The topics are documents, passages"),
+        (["analytics", "tail", "--name", "qualty"], "Did you mean quality?"),
         (["watch", "tokens", "--resume", "junk"], "subscription.position"),
         (["agent", "ingst"], "ingest, retrieve, generate"),
         (["bench", "sleep"], "publish, freshness, first-token"),
@@ -145,6 +146,10 @@ def test_what_cannot_be_done_is_said_with_a_remedy(
         ["watch", "tokens", "--name", "me"],
         ["dead-letters", "list"],
         ["dead-letters", "replay", "--all"],
+        ["learn", "pause"],
+        ["learn", "resume"],
+        ["agent", "federate"],
+        ["agent", "monitor"],
     ],
     ids=" ".join,
 )

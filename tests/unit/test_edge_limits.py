@@ -144,6 +144,17 @@ def test_a_delta_is_no_longer_than_the_owner_allows_whatever_the_server_asks(
     assert norm_of(unpack(payload, len(adapter) // 4)) == pytest.approx(0.01, rel=1e-3)
 
 
+def test_a_round_with_less_noise_than_the_owner_wants_is_refused(
+    model: Path, tmp_path: Path
+) -> None:
+    settings = EdgeSettings(model=str(model), device="cpu", dtype="float32", noise_min=0.5)
+    trainer = Trainer(settings, tmp_path)
+    status, reason = answered(trainer, *a_round(model, noise_multiplier=0.4))
+    trainer.close()
+    assert status != OK
+    assert b"its owner wants 0.5" in reason
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [

@@ -7,7 +7,7 @@ import time
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -17,11 +17,14 @@ from safetensors.numpy import save_file
 
 from agents.federated.server_app import do_round
 from agents.federated.task import RunSettings, run_settings
+from agents.rounds.flower_round import ADAPTER_FILE, run_config
+from agents.rounds.settings import FederateSettings
 from agents.rounds.superlink import APP
 from models.federation.deltas import pack
 from models.federation.layout import Flat
 from models.federation.outcome import SUM_FILE, Outcome
 from models.federation.work import LocalWork
+from models.learning.lora import LoraShape
 from schemas.errors import QuorumMissed, SettingsInvalid
 
 SIZE = 64
@@ -61,7 +64,7 @@ class Server:
     folder: Path
 
     def settings(self, **changed: Any) -> RunSettings:
-        adapter = self.folder / "adapter.safetensors"
+        adapter = self.folder / ADAPTER_FILE
         save_file({"lora_A": np.zeros((4, 16), np.float32)}, adapter)
         text = (APP / "pyproject.toml").read_text()
         config = tomllib.loads(text)["tool"]["flwr"]["app"]["config"]
@@ -117,6 +120,15 @@ def test_one_that_vanished_does_not_hold_up_the_others(server: Server) -> None:
     assert outcome.failed == {"4": "It did not answer in time."}
 
 
+def test_a_round_ends_as_soon_as_its_quorum_cannot_be_reached(server: Server) -> None:
+    begun_s = time.monotonic()
+    with pytest.raises(QuorumMissed, match=r"1 devices sent a good delta.* on battery"):
+        server.round({1: honest(1), 2: broken, 3: vanished, 4: broken}, timeout_s=60.0)
+    with pytest.raises(QuorumMissed, match="1 devices are online; the round needs 3"):
+        server.round({1: honest(1)}, nodes="1,2,3", timeout_s=60.0)
+    assert time.monotonic() - begun_s < 3.0
+
+
 def test_only_the_nodes_that_were_chosen_are_asked(server: Server) -> None:
     devices = {node: honest(node) for node in range(1, 7)}
     _, outcome = server.round(devices, nodes="2,4,6")
@@ -146,6 +158,22 @@ def test_krum_says_how_many_devices_it_needs(server: Server) -> None:
     devices = {node: honest(node) for node in (1, 2, 3)}
     with pytest.raises(SettingsInvalid, match="among 4 or more; there are 3"):
         server.round(devices, aggregation="krum")
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedprox"])
+def test_what_the_operator_sets_is_what_devices_are_asked_for(
+    server: Server, strategy: Literal["fedavg", "fedprox"]
+) -> None:
+    chosen = FederateSettings(
+        strategy=strategy, proximal=0.3, device_noise=0.5, compression="int8", epochs=2, devices=9
+    )
+    config = run_config(chosen, LoraShape(rank=2), "r", server.folder, {1: "anna", 2: "ben"})
+    asked = server.settings(**config)
+    assert (asked.node_ids, asked.clients, asked.clients_min) == ({1, 2}, 9, 9)
+    work = asked.work("layout")
+    assert (work.rank, work.epochs, work.compression) == (2, 2, "int8")
+    assert work.noise_multiplier == 0.5
+    assert work.proximal == (0.3 if strategy == "fedprox" else 0.0)
 
 
 def test_a_run_by_hand_is_told_what_it_lacks(server: Server) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,16 @@ from agents.rounds.adapter_rounds import Federation
 from agents.rounds.settings import FederateSettings
 from agents.rounds.superlink import Node
 from agents.settings import LearnSettings
-from models.federation.layout import Flat, flatten
+from models.engine.load import load as load_model
+from models.federation.aggregation import admit, summed
+from models.federation.deltas import pack, unpack
+from models.federation.layout import Flat, flatten, layout_digest
+from models.federation.local_step import local_delta
+from models.federation.work import LocalWork
 from models.learning.adapter_files import read_adapter
 from models.learning.examples import TrainingExample
 from models.learning.gate import LiveVersion
-from models.learning.lora import LoraShape
+from models.learning.lora import LoraShape, new_adapter
 from models.privacy.ledger import Round, verify
 from schemas.errors import DataInvalid, LedgerBroken, SettingsInvalid
 from streams.settings import load
@@ -202,6 +207,62 @@ def test_a_version_that_is_worse_stays_behind_the_gate(desk: Desk) -> None:
     found = federation.finish(poison, OWNERS, {})
     assert not found.released
     assert federation.store.unpublished(federation.name) == []
+
+
+POISONED: dict[str, Callable[[Flat], Flat]] = {
+    "sign-flipped": lambda delta: -delta,
+    "scaled": lambda delta: 100 * delta,
+    "not a number": lambda delta: delta * np.float32(np.nan),
+}
+
+
+def honest_delta(desk: Desk) -> Flat:
+    """What a device learns of the answer that the gate wants."""
+    loaded = load_model(str(desk.model), desk.folder, "cpu", "float32")
+    arrays = {name: t.numpy() for name, t in new_adapter(loaded.model, LoraShape()).items()}
+    work = LocalWork(
+        round_id="r",
+        layout=layout_digest(arrays),
+        rank=4,
+        alpha=8.0,
+        targets=LoraShape().targets,
+        norm_max=1.0,
+        epochs=5,
+        learning_rate=1e-2,
+    )
+    example = TrainingExample(
+        example_id="e",
+        user="device",
+        messages=({"role": "user", "content": "Deep?"},),
+        correction="Nine metres.",
+    )
+    flat = flatten(arrays)
+    return unpack(local_delta(loaded, work, flat, [example]), flat.size)
+
+
+def judged(desk: Desk, deltas: list[Flat]) -> Round:
+    """A round of three devices under a gate that lets nothing worse through."""
+    federation = desk.federation(gate_tolerance=0.0, devices=3)
+    begun(federation, desk.folder)
+    payloads = {node: pack(delta, "none") for node, delta in enumerate(deltas)}
+    admitted = admit(payloads, deltas[0].size, 1.0).deltas
+    owners = {f"owner{node}": f"{node:064x}" for node in admitted}
+    return federation.finish(summed(admitted), owners, {})
+
+
+@pytest.mark.parametrize("kind", POISONED)
+def test_one_poisoned_device_of_three_does_not_make_the_model_worse(desk: Desk, kind: str) -> None:
+    delta = honest_delta(desk)
+    found = judged(desk, [delta, delta, POISONED[kind](delta)])
+    assert found.released
+    assert found.evaluation["gate_loss"] < found.evaluation["gate_loss_live"]
+    # Too long or no numbers: not in the sum.
+    assert len(found.users) == (3 if kind == "sign-flipped" else 2)
+
+
+def test_where_most_devices_are_poisoned_the_gate_stays_shut(desk: Desk) -> None:
+    delta = honest_delta(desk)
+    assert not judged(desk, [delta, -delta, -delta]).released
 
 
 def test_an_owner_has_one_device_in_a_round_and_so_many_rounds(desk: Desk) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.federation.aggregation import admit, summed
-from models.federation.deltas import Compression, clip, norm_of, pack, unpack
+from models.federation.deltas import Compression, clip, noised, norm_of, pack, unpack
 from models.federation.layout import Flat, flatten, layout_digest, unflatten
 from schemas.errors import DataInvalid
 
@@ -91,6 +91,18 @@ def test_what_is_admitted_is_no_longer_than_the_privacy_rests_on() -> None:
     # Just over, as compression may make it: taken, and cut again.
     found = admit({1: pack(a_delta(5, norm=1.03), "none")}, SIZE, norm_max=1.0)
     assert norm_of(found.deltas[1]) <= 1.0
+
+
+def test_noise_of_the_device_hides_one_delta_and_is_expected_by_the_server() -> None:
+    hidden = noised(a_delta(6), 0.5)
+    noise = hidden - a_delta(6)
+    assert noise.std() == pytest.approx(0.5, rel=0.1)
+    assert not np.array_equal(hidden, noised(a_delta(6), 0.5))
+    sent = {1: pack(hidden, "none"), 2: pack(a_delta(7, norm=50.0), "none")}
+    assert admit(sent, SIZE, norm_max=1.0).deltas == {}
+    taken = admit(sent, SIZE, norm_max=1.0, noise_multiplier=0.5)
+    assert taken.deltas.keys() == {1}
+    assert np.array_equal(taken.deltas[1], hidden)
 
 
 def test_the_sum_does_not_depend_on_who_answers_first() -> None:

@@ -92,6 +92,12 @@ def test_the_norm_is_kept_and_fedprox_pulls_back(loaded: Loaded) -> None:
     assert norm_of(delta_of(loaded, EXAMPLES, norm_max=0.01)) == pytest.approx(0.01, rel=1e-4)
 
 
+def test_noise_is_on_what_leaves_in_norms_of_what_it_was_cut_to(loaded: Loaded) -> None:
+    cut = delta_of(loaded, EXAMPLES, norm_max=0.1)
+    noise = delta_of(loaded, EXAMPLES, norm_max=0.1, noise_multiplier=2.0) - cut
+    assert noise.std() == pytest.approx(0.2, rel=0.1)
+
+
 def test_at_most_so_many_examples_are_used(loaded: Loaded) -> None:
     assert norm_of(delta_of(loaded, EXAMPLES, examples_max=1)) > 0.0
     all_used = delta_of(loaded, EXAMPLES)

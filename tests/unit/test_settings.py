@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.settings import GenerateSettings, RetrieveSettings
+from agents.settings import GenerateSettings, LearnedSettings, LearnSettings, RetrieveSettings
 from schemas.errors import SettingsInvalid
 from schemas.topics import DOCUMENTS, PROMPTS
 from streams.settings import KafkaSettings, load
@@ -131,3 +131,10 @@ def test_settings_do_not_change() -> None:
 def test_a_position_that_is_none_is_refused(position: str) -> None:
     with pytest.raises(SettingsInvalid, match="is no position"):
         Subscription(load(KafkaSettings), DOCUMENTS, resume=position)
+
+
+def test_a_wrong_setting_of_learn_is_no_concern_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADWATER_LEARN_RANK", "many")
+    assert load(LearnedSettings).adapter == "default"
+    with pytest.raises(SettingsInvalid, match="HEADWATER_LEARN_RANK"):
+        load(LearnSettings)

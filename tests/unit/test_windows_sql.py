@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from infra.flink.job import newest_checkpoint
+from infra.flink.job import WORK, newest_checkpoint
+from infra.flink.provision import FlinkDistribution
+from infra.flink.run import become_flink
 from models.sketch import SKETCH_NUMBERS, sketches
 from schemas import events
 from schemas.errors import SettingsInvalid
@@ -107,3 +110,14 @@ def test_sketches_keep_distances_between_means() -> None:
     apart = np.linalg.norm(vectors[:1_000].mean(0) - vectors[1_000:].mean(0))
     seen = np.linalg.norm(made[:1_000].mean(0) - made[1_000:].mean(0))
     assert 0.5 < seen / apart < 1.5
+
+
+def test_a_folder_in_use_is_refused_and_its_files_stay(tmp_path: Path) -> None:
+    (tmp_path / WORK).mkdir()
+    nowhere = tmp_path / "flink"
+    flink = FlinkDistribution(nowhere, nowhere, nowhere, nowhere)
+    with (tmp_path / "lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(SettingsInvalid, match="HEADWATER_ANALYTICS_CHECKPOINTS"):
+            become_flink(flink, KafkaSettings(), SETTINGS, tmp_path)
+    assert (tmp_path / WORK).is_dir()
