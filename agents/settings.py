@@ -91,6 +91,12 @@ class GenerateSettings(BaseSettings):
     prompt_tokens_step: int = Field(
         256, ge=1, description="tokens of prompts read in one step, beside the running answers"
     )
+    guesses_max: int = Field(
+        3,
+        ge=0,
+        description="next tokens guessed from the text so far while one answer is generated alone; "
+        "answers stay the same, 0 switches it off",
+    )
     weights: Literal["auto", "full", "4bit"] = Field(
         "auto", description="4 bits for few answers at once; `auto` where nothing is lost by it"
     )

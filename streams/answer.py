@@ -43,6 +43,8 @@ class Answer:
         self.prompted: Delivered | None = None  # where the prompt is, once it was sent
         # From which partition and offset of `tokens` all of its chunks can be read again.
         self.place: tuple[int, int] | None = None
+        # The offset at which its reader said there that it is resumed; -1 for who asked.
+        self.resumed_at = -1
         self._replies = replies
         self._chunks = replies.expect(self.generation_id)
         weakref.finalize(self, replies.forget, self.generation_id)

@@ -15,7 +15,9 @@ from streams.producer import producer_config
 from streams.settings import KafkaSettings
 
 _LINGER_MS: Final = 5.0
-_QUEUE_FULL_WAIT_S: Final = 0.01
+_QUEUE_FULL_WAIT_S: Final = 0.005
+# Few enough to stay in the processor's caches: see docs/LOG.md.
+_RECORDS_QUEUED_MAX: Final = 10_000
 _RECORDS_BETWEEN_POLLS: Final = 1_000
 
 
@@ -30,6 +32,7 @@ class BulkProducer:
         self._settings = settings
         self._failures: list[KafkaError] = []
         config = producer_config(settings, _LINGER_MS) | {
+            "queue.buffering.max.messages": _RECORDS_QUEUED_MAX,
             "delivery.report.only.error": True,
             "on_delivery": self._failed,
         }

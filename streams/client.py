@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,7 +16,7 @@ from streams.admin import check_connection
 from streams.answer import Answer
 from streams.bulk_producer import BulkProducer
 from streams.producer import Delivered, Outgoing, Producer
-from streams.replies import Replies
+from streams.replies import OnResumed, Replies
 from streams.resumes import ResumedReplies, Resumes
 from streams.settings import KafkaSettings, load
 from streams.spans import SendSpans
@@ -40,11 +40,11 @@ class Client:
         self,
         settings: KafkaSettings | None = None,
         source: str = "/sdk/python",
-        on_resumed: Callable[[str], None] | None = None,
+        on_resumed: OnResumed | None = None,
         tracer: Tracer | None = None,
     ) -> None:
-        """`on_resumed` is called with the prompt_id of an answer that somebody `resume`d; with an
-        OpenTelemetry `tracer` every record that is sent alone has a span."""
+        """`on_resumed` is called whenever somebody `resume`s an answer that this client reads; with
+        an OpenTelemetry `tracer` every record that is sent alone has a span."""
         self.settings = settings or load(KafkaSettings)
         self._source = source
         self._on_resumed = on_resumed
@@ -145,20 +145,21 @@ class Client:
     ) -> Answer:
         """Read an answer again from its beginning, and on: `place` is its `Answer.place`.
 
-        Another process may have asked; it is told by `on_resumed`. Chunks are kept for an hour.
+        Other processes that read it are told by `on_resumed`. Chunks are kept for an hour.
         """
         partition, offset = place
         self._opened()
         if self._resumes is None:
-            self._resumes = Resumes(self.settings)
+            self._resumes = Resumes(self.settings, self._on_resumed)
         replies = ResumedReplies(self._resumes, prompt_id, partition, offset)
         answer = Answer(prompt_id, replies, self.cancel, silence_s_max)
         answer.place, answer.prompted = place, prompted
         try:
-            await self._send(TOKENS, prompt_id, None, partition=partition)
+            told = await self._send(TOKENS, prompt_id, None, partition=partition)
         except BaseException:
             replies.forget(answer.generation_id)
             raise
+        answer.resumed_at = told.offset
         return answer
 
     async def check(self) -> None:

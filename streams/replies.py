@@ -16,15 +16,14 @@ from streams.records import Record
 from streams.settings import KafkaSettings
 
 Chunks = asyncio.Queue[TokenChunk | HeadwaterError]
+# Called with the prompt_id of an answer that somebody reads on, and the offset where they said so.
+OnResumed = Callable[[str, int], None]
 
 
 class Replies:
     """Follows one partition of `tokens`, so that many clients do not each read the whole topic."""
 
-    def __init__(
-        self, settings: KafkaSettings, on_resumed: Callable[[str], None] | None = None
-    ) -> None:
-        """`on_resumed` is called with a prompt_id whose answer somebody else reads on."""
+    def __init__(self, settings: KafkaSettings, on_resumed: OnResumed | None = None) -> None:
         self.settings = settings
         self._on_resumed = on_resumed
         self._waiting: dict[str, Chunks] = {}
@@ -80,7 +79,7 @@ class Replies:
     def _deliver(self, record: Record) -> None:
         if record.value is None:
             if self._on_resumed is not None:
-                self._on_resumed(record.key_text or "")
+                self._on_resumed(record.key_text or "", record.offset)
             return
         try:
             chunk: TokenChunk = codec.decode(TOKENS, record.value)

@@ -12,7 +12,7 @@ from schemas.topics import TOKENS
 from streams.follower import Follower
 from streams.racing import unless_set
 from streams.records import Record
-from streams.replies import Chunks
+from streams.replies import Chunks, OnResumed
 from streams.settings import KafkaSettings
 
 # Clients of a process that died come back together: their places are read in one go.
@@ -26,8 +26,9 @@ class Resumes:
     further on then see chunks twice, which `Assembly` ignores.
     """
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, on_resumed: OnResumed | None = None) -> None:
         self.settings = settings
+        self._on_resumed = on_resumed
         # By partition and key.
         self._waiting: dict[int, dict[bytes, list[Chunks]]] = {}
         self._positions: dict[int, int] = {}
@@ -95,6 +96,8 @@ class Resumes:
     def _deliver(self, record: Record) -> None:
         self._positions[record.partition] = record.offset + 1
         queues = self._waiting.get(record.partition, {}).get(record.key or b"")
+        if record.value is None and self._on_resumed is not None:
+            self._on_resumed(record.key_text or "", record.offset)
         if not queues or record.value is None:
             return
         try:

@@ -29,6 +29,7 @@ def _local(settings: GenerateSettings) -> Engine:
             context_tokens_max=settings.context_tokens_max,
             kv_bytes_max=None if settings.kv_mib_max is None else settings.kv_mib_max << 20,
             prompt_tokens_step=settings.prompt_tokens_step,
+            guesses_max=settings.guesses_max,
             weights=settings.weights,
             adapters_max=settings.adapters_max,
             adapter_rank_max=settings.adapter_rank_max,

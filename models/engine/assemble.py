@@ -30,6 +30,7 @@ def assemble(options: TorchEngineOptions, loaded: Loaded, context_tokens_max: in
         loaded.end_tokens,
         options.slots,
         options.prompt_tokens_step,
+        options.guesses_max,
     )
     _warm_up(scheduler.model)
     return scheduler

@@ -1,5 +1,5 @@
-"""How the tokens of one pass look at keys and values: rows that decode together, and pieces of
-prompts."""
+"""How the tokens of one pass look at keys and values: rows that decode together, and pieces of one
+text."""
 
 from __future__ import annotations
 
@@ -42,13 +42,14 @@ class DecodeGroup:
         return found.reshape(self._rows, shape.query_size)
 
 
-class PromptGroup:
-    """Successive tokens of one prompt, which see its earlier ones and each other."""
+class PieceGroup:
+    """Successive tokens of one request, which see its earlier ones and each other: a piece of its
+    prompt, or its last token and guesses at the next."""
 
     def __init__(self, shape: Shape, held: Held, count: int, first: int, like: Tensor) -> None:
-        assert held.stage is not None
         self.tokens = slice(first, first + count)
-        self._shape, self._stage = shape, held.stage
+        self._shape = shape
+        self._layers = held.arena.row(held) if held.stage is None else held.stage
         self._start, self._end = held.read, held.read + count
         self._mask: Tensor | None = None
         if count > 1:
@@ -59,7 +60,7 @@ class PromptGroup:
 
     def attend(self, layer: int, queries: Tensor, kv: Tensor) -> Tensor:
         """See `llama.Attention`."""
-        shape, stored = self._shape, self._stage[layer]
+        shape, stored = self._shape, self._layers[layer]
         stored[self._start : self._end] = kv
         keys, values = _heads(shape, stored[None, : self._end])
         # (count, K, G, D) → (1, K, G · count, D)

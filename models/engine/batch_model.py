@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from models.engine.arena import Held
-from models.engine.attention import DecodeGroup, PromptGroup
+from models.engine.attention import DecodeGroup, PieceGroup
 from models.engine.kv_memory import KvMemory
 from models.engine.llama import Llama
 from models.engine.low_rank import Stacks
@@ -18,13 +18,15 @@ from models.engine.low_rank import Stacks
 class Work:
     """Tokens that follow the `held.read` first ones of a request: one, or a piece of its prompt.
 
-    `ends` says that they are the last known ones: the logits after them are wanted.
+    `ends` says that they are the last known ones: the logits after them are wanted. One whose row
+    is alone in the pass may have guesses behind them, each with logits of its own.
     """
 
     held: Held
     tokens: Sequence[int]
     adapter_slot: int
     ends: bool
+    guesses: int = 0
 
 
 class BatchModel:
@@ -38,7 +40,7 @@ class BatchModel:
     def run(self, works: Sequence[Work]) -> tuple[list[Work], torch.Tensor]:
         """Reads all tokens of `works`, which hold every settled request or none of them.
 
-        Returns the works that end, in the order of their logits (n, V).
+        Returns the works that end, in the order of their logits (n, V). Guesses count as not read.
         """
         ordered, groups = self._groups(works)
         tokens = [token for work in ordered for token in work.tokens]
@@ -52,15 +54,17 @@ class BatchModel:
             self.adapters.for_runs([(work.adapter_slot, len(work.tokens)) for work in ordered]),
         )
         for work in ordered:
-            work.held.read += len(work.tokens)
+            work.held.read += len(work.tokens) - work.guesses
         return [work for work in ordered if work.ends], logits
 
-    def _groups(self, works: Sequence[Work]) -> tuple[list[Work], list[DecodeGroup | PromptGroup]]:
+    def _groups(self, works: Sequence[Work]) -> tuple[list[Work], list[DecodeGroup | PieceGroup]]:
         """Works in the order of rows, arena by arena, then those that read prompts."""
         shape, like = self.model.shape, self.model.embeddings
+        if works[0].guesses:
+            return list(works), [PieceGroup(shape, works[0].held, len(works[0].tokens), 0, like)]
         settled = {id(work.held): work for work in works if work.held.stage is None}
         ordered: list[Work] = []
-        groups: list[DecodeGroup | PromptGroup] = []
+        groups: list[DecodeGroup | PieceGroup] = []
         for arena in self.kv.arenas if settled else []:
             if arena.owners:
                 groups.append(DecodeGroup(shape, arena, len(ordered), like))
@@ -68,7 +72,7 @@ class BatchModel:
         count = len(ordered)
         for work in works:
             if work.held.stage is not None:
-                groups.append(PromptGroup(shape, work.held, len(work.tokens), count, like))
+                groups.append(PieceGroup(shape, work.held, len(work.tokens), count, like))
                 ordered.append(work)
                 count += len(work.tokens)
         return ordered, groups
@@ -76,10 +80,10 @@ class BatchModel:
 
 def _ends(works: Sequence[Work]) -> list[int]:
     """The place of each wanted logit's token in the pass."""
-    places = []
+    places: list[int] = []
     count = 0
     for work in works:
         count += len(work.tokens)
         if work.ends:
-            places.append(count - 1)
+            places += range(count - 1 - work.guesses, count)
     return places

@@ -53,6 +53,10 @@ class EngineMetrics:
             "prefix_cache_queries", "Prompt tokens that were looked up."
         )
         self.preemptions = self._counter("num_preemptions", "Requests that gave their place up.")
+        self.draft_tokens = self._counter("spec_decode_num_draft_tokens", "Tokens guessed.")
+        self.accepted_tokens = self._counter(
+            "spec_decode_num_accepted_tokens", "Guessed tokens that were right."
+        )
         self.requests = Counter(
             f"{METRICS_PREFIX}request_success",
             "Requests that ended, by reason.",

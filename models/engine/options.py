@@ -16,7 +16,9 @@ class TorchEngineOptions:
     `slots` requests run together, each with up to `context_tokens_max` tokens of prompt and answer.
     Keys and values take up to `kv_bytes_max` of memory (SmolLM2 in bfloat16: 23 kB a token), by
     default enough for `slots` requests of 512 tokens. At least two whole contexts
-    must fit. `prompt_tokens_step` tokens of prompts are read in one step at most. `weights` are of
+    must fit. `prompt_tokens_step` tokens of prompts are read in one step at most. An answer that
+    is generated alone has up to `guesses_max` next tokens guessed from its own text, 0 for never:
+    see `prompt_lookup`. `weights` are of
     4 bits for one to four rows ("4bit", on a CPU in bfloat16 only), of the model's own size
     ("full"), or 4 bits where nothing is lost ("auto": the packaged model, whose file has 4 bits).
     `adapters_max` versions are in memory together, each of rank `adapter_rank_max` at most: memory
@@ -29,6 +31,7 @@ class TorchEngineOptions:
     context_tokens_max: int = 2048
     kv_bytes_max: int | None = None
     prompt_tokens_step: int = 256
+    guesses_max: int = 3
     weights: Literal["auto", "full", "4bit"] = "auto"
     adapters_max: int = 32
     adapter_rank_max: int = 64
@@ -39,9 +42,9 @@ class TorchEngineOptions:
     def __post_init__(self) -> None:
         adapters = (self.adapters_max, self.adapter_rank_max)
         counts = (self.slots, self.prompt_tokens_step, *adapters, self.threads or 1)
-        if min(counts) < 1 or self.context_tokens_max < 2:
+        if min(counts) < 1 or self.context_tokens_max < 2 or self.guesses_max < 0:
             raise SettingsInvalid(
                 "slots, prompt_tokens_step, adapters_max, adapter_rank_max and threads must be "
-                "1 or more, context_tokens_max 2 or more.",
+                "1 or more, context_tokens_max 2 or more, guesses_max 0 or more.",
                 "Correct the engine's settings.",
             )

@@ -1,7 +1,8 @@
 """Who runs when. Tensors are elsewhere (`batch_model`), text too (`sequence`).
 
 A step is one pass over one token of every request that decodes, and over as many tokens of prompts
-as the step has room for: a long prompt is read in pieces and no stream waits for it. Requests start
+as the step has room for: a long prompt is read in pieces and no stream waits for it. A request that
+decodes alone has guesses at its next tokens read too, for they cost little then. Requests start
 in the order of their arrival. When memory runs out, the one that started last gives its place up
 and starts again later, from the tokens that it had.
 """
@@ -34,12 +35,14 @@ class Scheduler:
         ends: frozenset[int],
         slots: int,
         prompt_tokens_step: int,
+        guesses_max: int = 0,
     ) -> None:
         self.model = model
         self.versions = versions
         self.ends = ends
         self.slots = slots
         self.prompt_tokens_step = prompt_tokens_step
+        self.guesses_max = guesses_max
         self.waiting: deque[Sequence] = deque()
         # In the order in which they started.
         self.running: list[Sequence] = []
@@ -122,8 +125,21 @@ class Scheduler:
             if count:
                 tokens = sequence.tokens[held.read : held.read + count]
                 ends = count == sequence.unread
-                works.append(Work(held, tokens, self.versions.slot(version), ends))
+                guesses = self._guesses(sequence)
+                slot = self.versions.slot(version)
+                works.append(Work(held, [*tokens, *guesses], slot, ends, len(guesses)))
         return works
+
+    def _guesses(self, sequence: Sequence) -> Listed[int]:
+        """At what comes after the last token, where its row has room for them."""
+        held = sequence.held
+        assert held is not None
+        if len(self.running) > 1 or held.stage is not None:
+            return ()
+        wanted = sequence.max_tokens - sequence.completion_tokens - 1
+        room = held.arena.row_tokens - held.read - 1
+        count = min(self.guesses_max, wanted, room)
+        return sequence.lookup.guess(sequence.tokens, count) if count > 0 else ()
 
     def _run(self, works: list[Work]) -> None:
         owners = {id(s.held): s for s in self.running}
@@ -131,7 +147,10 @@ class Scheduler:
         try:
             ended, logits = self.model.run(works)
             sequences = [owners[id(work.held)] for work in ended]
-            chosen = self._choose(sequences, logits)
+            guessed = works[0].guesses > 0
+            chosen = [] if guessed else self._choose(sequences, logits)
+            if guessed:
+                self._check_guesses(sequences[0], works[0], logits)
         except Exception as error:
             # Keys and values may be half written: nobody who took part can go on.
             self._fail([owners[id(work.held)] for work in works], error)
@@ -139,6 +158,19 @@ class Scheduler:
         self.metrics.step(works, time.monotonic() - began_s)
         for sequence, token in chosen:
             self._advance(sequence, token)
+
+    def _check_guesses(self, sequence: Sequence, work: Work, logits: torch.Tensor) -> None:
+        """A token for each row of logits (n, V), as long as the guess before it was right: the same
+        tokens as one by one, whatever the request's wishes are."""
+        self.metrics.draft_tokens.inc(work.guesses)
+        for row, guess in enumerate([*work.tokens[-work.guesses :], None]):
+            for _, token in self._choose([sequence], logits[row : row + 1]):
+                self._advance(sequence, token)
+            if sequence.held is None or sequence.tokens[-1] != guess:
+                return
+            # Its keys and values are there already.
+            sequence.held.read += 1
+            self.metrics.accepted_tokens.inc()
 
     def _choose(
         self, sequences: list[Sequence], logits: torch.Tensor

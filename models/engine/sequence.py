@@ -10,6 +10,7 @@ from models.engine.arena import Held
 from models.engine.detokenize import TextStream
 from models.engine.grammar import Vocabulary
 from models.engine.logprobs import token_logprob
+from models.engine.prompt_lookup import PromptLookup
 from models.engine.protocol import FinishReason, Piece, TokenLogprob
 from models.engine.sampling import Chosen, Sampler
 
@@ -38,6 +39,7 @@ class Sequence:
     held: Held | None = None
     started: bool = False
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    lookup: PromptLookup = field(default_factory=PromptLookup)
     arrived_s: float = field(default_factory=time.monotonic)
     started_s: float = 0.0
     first_token_s: float = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ import openai
 import pytest
 from gateways import Gateways
 from openai import OpenAI
+from workers import Workers, paused
 
 from agents.gateway.openai.shapes import answers_of
 from schemas.headers import header, trace_id
@@ -24,6 +26,8 @@ pytestmark = pytest.mark.integration
 
 HELLO: Any = [{"role": "user", "content": "Hello?"}]
 WAIT_S_MAX = 60
+# A gateway cancels what nobody waits for within so long.
+SETTLE_S = 0.5
 
 
 @pytest.fixture
@@ -46,9 +50,14 @@ def http(gateway: Gateways) -> Iterator[httpx.Client]:
 
 def of_prompt(kafka: KafkaSettings, topic: Topic, prompt_id: str) -> Any:
     """The one event of a prompt, once it is there."""
+    return first_of(kafka, topic, prompt_id=prompt_id)
+
+
+def first_of(kafka: KafkaSettings, topic: Topic, **fields: str) -> Any:
+    """The first event that has these fields, once it is there."""
     with SyncClient(kafka) as client:
         for event in client.subscribe(topic.name, since="earliest"):
-            if event.prompt_id == prompt_id:
+            if all(getattr(event, name) == value for name, value in fields.items()):
                 return event
     raise AssertionError("a subscription does not end")
 
@@ -305,6 +314,18 @@ def test_who_leaves_cancels(client: OpenAI, river: KafkaSettings) -> None:
     prompt_id = next(iter(stream)).id
     stream.close()
     answers = answers_of(of_prompt(river, GENERATIONS, prompt_id))
+    assert "cancelled" in {reason for _, reason, _ in answers}
+
+
+def test_who_leaves_without_a_stream_cancels_too(
+    client: OpenAI, agents: Workers, river: KafkaSettings
+) -> None:
+    asked: Any = {"model": "headwater", "messages": HELLO, "user": "bob", "timeout": 0.5}
+    with paused(agents.supervisor.pids()["generate"]):
+        with pytest.raises(openai.APITimeoutError):
+            client.chat.completions.create(**asked)
+        time.sleep(SETTLE_S)
+    answers = answers_of(first_of(river, GENERATIONS, user_id="app/bob"))
     assert "cancelled" in {reason for _, reason, _ in answers}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,8 +16,8 @@ from workers import Workers
 
 from agents.learning.model_change import publish
 from schemas import codec, headers, ids
-from schemas.events import QUALITY, ModelUpdate, Statistic
-from schemas.topics import ANALYTICS, MODEL_UPDATES
+from schemas.events import QUALITY, Event, FederatedRound, ModelUpdate, Statistic
+from schemas.topics import ANALYTICS, FEDERATED_ROUNDS, MODEL_UPDATES, Topic
 from streams.producer import Outgoing, Producer
 from streams.settings import KafkaSettings
 from streams.subscription import Subscription
@@ -32,6 +32,8 @@ T = TypeVar("T")
 
 PHONE = {"width": 390, "height": 844}
 TIMEOUT_MS = 30_000
+# One panel slides away while the next one comes.
+SLIDE_MS = 500
 WITH_PAGE = {"HEADWATER_GATEWAY_PAGE": "true"}
 
 
@@ -53,6 +55,17 @@ def opened(page: Page, url: str, key: str) -> None:
     page.keyboard.press("Enter")
 
 
+def fits(page: Page) -> bool:
+    """Whether nothing is wider than a phone, once a panel has slid into its place."""
+    page.wait_for_timeout(SLIDE_MS)
+    return bool(page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"])
+
+
+def background(page: Page) -> str:
+    found: str = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    return found
+
+
 def offsets(page: Page, topic: str) -> int:
     """What the river's table says of a topic."""
     row = page.get_by_role("row", name=re.compile(rf"^{topic} "))
@@ -62,6 +75,8 @@ def offsets(page: Page, topic: str) -> int:
 def test_a_person_asks_reads_and_rates_on_a_phone_by_keyboard(
     river: KafkaSettings, agents: Workers, browser: Browser, tmp_path: Path
 ) -> None:
+    done = FederatedRound("round-page", "finished", "default", 1_790_000_000_000, clients=3)
+    elsewhere(tell(river, FEDERATED_ROUNDS, done.round_id, [done]))
     with gateways(river, tmp_path, env=WITH_PAGE) as found:
         page = browser.new_page(viewport=PHONE, color_scheme="dark")
         opened(page, found.url(), "hw-unknown")
@@ -71,37 +86,66 @@ def test_a_person_asks_reads_and_rates_on_a_phone_by_keyboard(
         page.get_by_role("tab", name="River").click()
         expect(page.get_by_role("row", name=re.compile("^feedback "))).to_be_visible()
         before = offsets(page, "feedback")
-
-        page.get_by_role("tab", name="Documents").click()
-        page.get_by_label("Id").fill("lakes/page")
-        page.get_by_label("Text").fill("Lake Page is 12 m deep and very cold.")
-        page.get_by_role("button", name="Add").click()
-        expect(page.get_by_role("cell", name="retrievable")).to_be_visible()
-
-        page.get_by_role("tab", name="Chat").click()
-        page.get_by_label("Ask something").focus()
-        page.keyboard.type("How deep is Lake Page?")
-        page.keyboard.press("Enter")
-        thumb = page.get_by_label("Good answer")
-        expect(thumb).to_be_visible()
-        page.get_by_role("button", name="lakes/page").press("Enter")
-        expect(page.get_by_text("12 m deep and very cold")).to_be_visible()
-        page.get_by_role("button", name="Why this answer").press("Enter")
-        expect(page.get_by_text(re.compile(r"^\[1\] score .*: meaning "))).to_be_visible()
-        thumb.focus()
-        page.keyboard.press("Enter")
-        expect(page.get_by_text("Thank you")).to_be_visible()
-        page.get_by_label("It should have said").fill("12 m.")
-        page.keyboard.press("Enter")
-
+        add_a_document(page)
+        ask_and_rate(page)
         page.get_by_role("tab", name="River").click()
         for _ in range(100):
             if offsets(page, "feedback") == before + 2:
                 break
             page.wait_for_timeout(100)
         assert offsets(page, "feedback") == before + 2
-        expect(page.locator("body")).to_have_class(re.compile("body--dark"))
-        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+        assert fits(page)
+        page.get_by_role("tab", name="Learning").click()
+        expect(page.get_by_role("row", name=re.compile("round-page finished 3"))).to_be_visible()
+        assert fits(page)
+        delete_the_document(page)
+        switch_the_light_on(page)
+
+
+def add_a_document(page: Page) -> None:
+    page.get_by_role("tab", name="Documents").click()
+    page.get_by_label("Id").fill("lakes/page")
+    page.get_by_label("Text").fill("Lake Page is 12 m deep and very cold.")
+    page.get_by_role("button", name="Add").click()
+    expect(page.get_by_role("cell", name="retrievable")).to_be_visible()
+    assert fits(page)
+
+
+def delete_the_document(page: Page) -> None:
+    """The field still names it."""
+    page.get_by_role("tab", name="Documents").click()
+    page.get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("cell", name="deleted")).to_be_visible()
+    page.get_by_role("button", name="Look up").click()
+    expect(page.get_by_role("cell", name="not there")).to_be_visible()
+
+
+def ask_and_rate(page: Page) -> None:
+    page.get_by_role("tab", name="Chat").click()
+    page.get_by_label("Ask something").focus()
+    page.keyboard.type("How deep is Lake Page?")
+    page.keyboard.press("Enter")
+    thumb = page.get_by_label("Good answer")
+    expect(thumb).to_be_visible()
+    page.get_by_role("button", name="lakes/page").press("Enter")
+    expect(page.get_by_text("12 m deep and very cold")).to_be_visible()
+    page.get_by_role("button", name="Why this answer").press("Enter")
+    expect(page.get_by_text(re.compile(r"^\[1\] score .*: meaning "))).to_be_visible()
+    assert fits(page)
+    thumb.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Thank you")).to_be_visible()
+    page.get_by_label("It should have said").fill("12 m.")
+    page.keyboard.press("Enter")
+
+
+def switch_the_light_on(page: Page) -> None:
+    body = page.locator("body")
+    expect(body).to_have_class(re.compile("body--dark"))
+    night = background(page)
+    page.emulate_media(color_scheme="light")
+    expect(body).to_have_class(re.compile("body--light"))
+    assert background(page) != night
 
 
 @pytest.mark.long
@@ -110,7 +154,7 @@ def test_an_operator_rolls_back_and_others_do_not(
 ) -> None:
     update = ModelUpdate("default", "default-1", "online", 1_790_000_000_000, "base")
     elsewhere(publish(kafka, update, "/tests"))
-    elsewhere(publish_windows(kafka, rewards=(0.5, 0.5, -0.4)))
+    elsewhere(tell(kafka, ANALYTICS, QUALITY, windows(0.5, 0.5, -0.4)))
     with gateways(kafka, tmp_path, env=WITH_PAGE) as found:
         for key in ("app", "operator"):
             page = browser.new_page()
@@ -135,18 +179,24 @@ def elsewhere(work: Coroutine[Any, Any, T]) -> T:
         return thread.submit(asyncio.run, work).result()
 
 
-async def publish_windows(kafka: KafkaSettings, rewards: tuple[float, ...]) -> None:
-    """Windows as Flink tells them, with two ratings each."""
+async def tell(kafka: KafkaSettings, topic: Topic, key: str, events: Sequence[Event]) -> None:
     producer = Producer(kafka)
-    for number, reward in enumerate(rewards):
-        ends_ms = 1_790_000_000_000 + 60_000 * (number + 1)
-        values = {"reward_mean": reward, "feedback": 2.0}
-        labels = {"model_version": "default-1"}
-        window = Statistic(QUALITY, ends_ms - 60_000, ends_ms, labels, values)
-        value = codec.checked(ANALYTICS, window)
-        made = headers.make_headers(ANALYTICS, ids.new_id("event"), "/tests")
-        await producer.send(Outgoing(ANALYTICS, QUALITY, value, made))
+    for event in events:
+        made = headers.make_headers(topic, ids.new_id("event"), "/tests")
+        await producer.send(Outgoing(topic, key, codec.checked(topic, event), made))
     await producer.close()
+
+
+def windows(*rewards: float) -> list[Statistic]:
+    """Windows as Flink tells them, with two ratings each."""
+    labels = {"model_version": "default-1"}
+    ends_ms = [1_790_000_060_000 + 60_000 * number for number in range(len(rewards))]
+    return [
+        Statistic(
+            QUALITY, end_ms - 60_000, end_ms, labels, {"reward_mean": reward, "feedback": 2.0}
+        )
+        for end_ms, reward in zip(ends_ms, rewards, strict=True)
+    ]
 
 
 async def updates(kafka: KafkaSettings) -> list[ModelUpdate]:

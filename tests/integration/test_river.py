@@ -283,9 +283,9 @@ async def test_several_answers_in_json_reach_the_asker(client: Client) -> None:
 async def test_another_client_reads_an_answer_again_and_on(
     client: Client, river: KafkaSettings
 ) -> None:
-    told: list[str] = []
+    told: list[tuple[str, int]] = []
     sampling = Sampling(max_tokens=60, temperature=1.0, seed=5, n=2, logprobs=True)
-    async with Client(river, on_resumed=told.append) as first:
+    async with Client(river, on_resumed=lambda *said: told.append(said)) as first:
         asked = await first.ask("How deep?", sampling=sampling, retrieval=NO_PASSAGES)
         async for _ in asked:
             break
@@ -296,7 +296,7 @@ async def test_another_client_reads_an_answer_again_and_on(
         async with asyncio.timeout(WAIT_S_MAX):
             while len(told) < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-    assert told == [asked.prompt_id] * 2
+    assert told == [(asked.prompt_id, answer.resumed_at) for answer in resumed]
     assert [answer.generation for answer in resumed] == [generation] * 2
     for deltas in read:
         mine = [delta for delta in deltas if delta.choice == 0]

@@ -94,6 +94,21 @@ def test_a_bucket_fills_evenly() -> None:
         limits.take("app", 60)
 
 
+def test_each_prompt_of_a_request_counts_and_a_refused_one_costs_nothing() -> None:
+    now_s = 0.0
+    limits = RateLimits(lambda: now_s)
+    for left in ("40", "20", "0"):
+        limits.take("app", 60)
+        told = limits.take("app", 60, 20, counted=1)
+        assert told["x-ratelimit-remaining-requests"] == left
+    now_s = 5.0
+    limits.take("app", 60)
+    with pytest.raises(ApiError) as caught:
+        limits.take("app", 60, 20, counted=1)
+    assert (caught.value.headers or {})["Retry-After"] == "15"
+    assert (caught.value.headers or {})["x-ratelimit-remaining-requests"] == "5"
+
+
 @pytest.mark.parametrize(
     ("error", "status", "kind", "code"),
     [
@@ -111,14 +126,24 @@ def test_errors_of_ours_have_a_status(error: Exception, status: int, kind: str, 
     assert "secret" not in body["message"]
 
 
+def app_with(folder: Path, **settings: Any) -> TestClient:
+    """A gateway with these settings and without a broker."""
+    files = {"keys_file": folder / "keys.json", "stream_key_file": folder / "stream.key"}
+    gateway = Gateway(KafkaSettings(), GatewaySettings(**files, **settings), EmbedderSettings())
+    return TestClient(make_app(gateway), base_url="http://127.0.0.1")
+
+
+@pytest.mark.parametrize("limit", ["requests_open_max", "requests_per_minute"])
+def test_more_prompts_than_ever_fit_are_refused_by_name(tmp_path: Path, limit: str) -> None:
+    http = app_with(tmp_path, **{limit: 2})
+    asked = {"model": "headwater", "prompt": ["a", "b", "c"]}
+    refused = http.post("/v1/completions", json=asked)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "prompt")
+    assert "2 at most" in refused.json()["error"]["message"]
+
+
 def test_pages_of_named_origins_may_call_it_and_no_others(tmp_path: Path) -> None:
-    settings = GatewaySettings(
-        cors_origins="https://shop.example, https://help.example",
-        keys_file=tmp_path / "keys.json",
-        stream_key_file=tmp_path / "stream.key",
-    )
-    app = make_app(Gateway(KafkaSettings(), settings, EmbedderSettings()))
-    http = TestClient(app, base_url="http://127.0.0.1")
+    http = app_with(tmp_path, cors_origins="https://shop.example, https://help.example")
     wanted = {"Access-Control-Request-Method": "POST"}
 
     def allowed(origin: str) -> str | None:

@@ -18,7 +18,10 @@ from agents.gateway.openai.merging import merged
 from agents.gateway.openai.positions import Position, Sent, Signer
 from agents.gateway.openai.progress import Progress
 from schemas.events import TokenLogprob
+from streams.answer import Answer
 from streams.assembly import Delta
+from streams.replies import Replies
+from streams.settings import KafkaSettings
 
 SECRET = b"s" * 32
 TEXT = "The river 🌊 carries documents."
@@ -135,17 +138,72 @@ def progress_of(text: str) -> Progress:
     return progress
 
 
+class Streams:
+    """The departures of one gateway, and what it cancelled."""
+
+    def __init__(self, grace_s: float = 0.02) -> None:
+        self.cancelled: list[str] = []
+        self.departures = Departures(grace_s, self.cancelled.append)
+        self._replies = Replies(KafkaSettings())
+
+    def begin(self, prompt_id: str, resumed_at: int = -1) -> Answer:
+        """A stream comes: the first, or one that said at this offset that it reads on."""
+        answer = Answer(prompt_id, self._replies, self._cancel, 1.0)
+        answer.resumed_at = resumed_at
+        self.departures.came(answer)
+        return answer
+
+    async def _cancel(self, prompt_id: str) -> None:
+        self.cancelled.append(prompt_id)
+
+
 @pytest.mark.asyncio
 async def test_a_broken_stream_is_cancelled_unless_somebody_reads_on() -> None:
-    cancelled: list[str] = []
-    departures = Departures(0.02, cancelled.append)
-    departures.left("gone")
-    departures.left("resumed")
-    departures.resumed("resumed")
+    streams = Streams()
+    for prompt_id in ("gone", "resumed here", "resumed elsewhere"):
+        streams.departures.left(streams.begin(prompt_id))
+    streams.begin("resumed here", 5)
+    streams.departures.resumed("resumed elsewhere", 6)
     await asyncio.sleep(0.1)
-    assert cancelled == ["gone"]
-    departures.left("late")
-    departures.ending = True
-    departures.left("elsewhere")
-    departures.close()
-    assert cancelled == ["gone", "late"]
+    assert streams.cancelled == ["gone"]
+    streams.departures.left(streams.begin("late"))
+    streams.departures.ending = True
+    streams.departures.left(streams.begin("goes on elsewhere"))
+    streams.departures.close()
+    assert streams.cancelled == ["gone", "late"]
+
+
+@pytest.mark.asyncio
+async def test_the_last_of_several_readers_cancels() -> None:
+    streams = Streams(grace_s=0.0)
+    # The old connection is noticed dead after its stream was resumed.
+    old, new = streams.begin("p"), streams.begin("p", 5)
+    streams.departures.resumed("p", 5)
+    streams.departures.left(old)
+    await asyncio.sleep(0.01)
+    assert streams.cancelled == []
+    streams.departures.left(new)
+    await asyncio.sleep(0.01)
+    assert streams.cancelled == ["p"]
+
+
+@pytest.mark.asyncio
+async def test_of_two_gateways_the_one_that_resumed_last_cancels() -> None:
+    here, there = Streams(grace_s=0.0), Streams(grace_s=0.0)
+
+    def resume(streams: Streams, offset: int) -> Answer:
+        for told in (here, there):
+            told.departures.resumed("p", offset)
+        return streams.begin("p", offset)
+
+    # It goes from here to there and back, and all that break are noticed late.
+    first, second, third = here.begin("p"), resume(there, 5), resume(here, 9)
+    # Who reads the chunks again hears of what was said before.
+    here.departures.resumed("p", 5)
+    for streams, answer in ((here, first), (there, second)):
+        streams.departures.left(answer)
+    await asyncio.sleep(0.01)
+    assert here.cancelled == there.cancelled == []
+    here.departures.left(third)
+    await asyncio.sleep(0.01)
+    assert (here.cancelled, there.cancelled) == (["p"], [])

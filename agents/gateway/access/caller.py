@@ -22,6 +22,7 @@ class Caller:
 
     name: str
     scopes: frozenset[str]
+    requests_per_minute: int
     tokens_per_day: int | None
     headers: dict[str, str]
 
@@ -64,7 +65,8 @@ def known_caller(gateway: Gateway, secret: str | None) -> Caller:
     gateway.keys.look()
     if not gateway.keys.required:
         headers = gateway.limits.take(ANONYMOUS, per_minute)
-        return Caller(ANONYMOUS, frozenset({"documents", "operator"}), None, headers)
+        scopes = frozenset({"documents", "operator"})
+        return Caller(ANONYMOUS, scopes, per_minute, None, headers)
     key = gateway.keys.find(secret) if secret else None
     if key is None:
         said = "is not known" if secret else "is missing"
@@ -74,8 +76,9 @@ def known_caller(gateway: Gateway, secret: str | None) -> Caller:
             "invalid_api_key",
             headers={"WWW-Authenticate": "Bearer"},
         )
-    headers = gateway.limits.take(key.name, key.requests_per_minute or per_minute)
-    return Caller(key.name, frozenset(key.scopes), key.tokens_per_day, headers)
+    per_minute = key.requests_per_minute or per_minute
+    headers = gateway.limits.take(key.name, per_minute)
+    return Caller(key.name, frozenset(key.scopes), per_minute, key.tokens_per_day, headers)
 
 
 Called = Annotated[Caller, Depends(caller_of)]

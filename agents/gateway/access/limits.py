@@ -1,4 +1,4 @@
-"""How often a key may ask: a bucket of requests that fills evenly."""
+"""How often a key may ask: a bucket of requests that fills evenly. A prompt counts as one."""
 
 from __future__ import annotations
 
@@ -26,24 +26,26 @@ class RateLimits:
         self._clock = clock
         self._buckets: dict[str, _Bucket] = {}
 
-    def take(self, name: str, per_minute: int) -> dict[str, str]:
-        """Count one request; returns the headers that tell what is left.
+    def take(self, name: str, per_minute: int, count: int = 1, counted: int = 0) -> dict[str, str]:
+        """Count all of them or none; returns the headers that tell what is left.
 
-        Raises ApiError (429), which says when to come back.
+        `counted` of them were counted before. Raises ApiError (429), which says when to come back;
+        a `count` over `per_minute` never fits.
         """
         now_s = self._clock()
         bucket = self._buckets.setdefault(name, _Bucket(per_minute, now_s))
-        refilled = bucket.left + (now_s - bucket.filled_s) * per_minute / 60
+        refilled = bucket.left + counted + (now_s - bucket.filled_s) * per_minute / 60
         bucket.left, bucket.filled_s = min(float(per_minute), refilled), now_s
-        if bucket.left < 1:
-            wait_s = (1 - bucket.left) * 60 / per_minute
+        if bucket.left < count:
+            wait_s = (count - bucket.left) * 60 / per_minute
             raise ApiError(
                 429,
                 f"This key may ask {per_minute} times a minute. Try again in {wait_s:.1f} s.",
                 "rate_limit_exceeded",
-                headers={"Retry-After": str(math.ceil(wait_s)), **_told(per_minute, 0)},
+                headers={"Retry-After": str(math.ceil(wait_s))}
+                | _told(per_minute, int(bucket.left)),
             )
-        bucket.left -= 1
+        bucket.left -= count
         return _told(per_minute, int(bucket.left))
 
 

@@ -12,6 +12,7 @@ from fastapi import Request
 from starlette.responses import Response
 
 from agents.gateway.access.caller import Caller
+from agents.gateway.errors import ApiError
 from agents.gateway.openai.asking import Asking, first_position
 from agents.gateway.openai.batch import Batch
 from agents.gateway.openai.event_stream import EventStream, gone
@@ -36,6 +37,7 @@ async def answer(
     body: Body, request: Request, caller: Caller, gateway: Gateway, last_event_id: str | None
 ) -> Response:
     """The response, whole or a stream. Raises ApiError, and as `Client.ask` and `Batch.whole`."""
+    _check_prompts(len(conversations_of(body)), caller, gateway)
     if caller.tokens_per_day is not None and not last_event_id:
         await gateway.quotas.check(caller.name, caller.tokens_per_day)
     with ExitStack() as stack:
@@ -54,12 +56,24 @@ async def answer(
         return await _whole(batch, request, gateway, caller)
 
 
+def _check_prompts(count: int, caller: Caller, gateway: Gateway) -> None:
+    """Raises ApiError (400) for more prompts than could ever be answered together."""
+    most = min(gateway.settings.requests_open_max, caller.requests_per_minute)
+    if count > most:
+        message = f"{count} prompts are too many for one request of this key: {most} at most."
+        raise ApiError(400, message, "invalid_request", "prompt")
+
+
 async def _ask(body: Body, caller: Caller, gateway: Gateway, trace: str | None) -> list[Asking]:
     """All prompts of a request; none is left behind where one cannot be asked."""
     sampling = sampling_of(body, gateway.settings.tokens_default)
+    conversations, per_minute = conversations_of(body), caller.requests_per_minute
+    if (count := len(conversations)) > 1:
+        # With the request, one of them was counted.
+        caller.headers.update(gateway.limits.take(caller.name, per_minute, count, counted=1))
     answers: list[Answer] = []
     try:
-        for messages in conversations_of(body):
+        for messages in conversations:
             answers.append(
                 await gateway.client.ask(
                     messages,
@@ -83,17 +97,23 @@ async def _ask(body: Body, caller: Caller, gateway: Gateway, trace: str | None) 
 
 async def _resume(body: Body, signer: Signer, gateway: Gateway, event_id: str) -> list[Asking]:
     positions = signer.decode(event_id)
-    answers = []
-    for position in positions:
-        gateway.departures.resumed(position.prompt_id)
-        answers.append(
-            await gateway.client.resume(
-                position.prompt_id,
-                position.place,
-                gateway.settings.silence_s,
-                prompted=position.delivered,
+    answers: list[Answer] = []
+    try:
+        for position in positions:
+            answers.append(
+                await gateway.client.resume(
+                    position.prompt_id,
+                    position.place,
+                    gateway.settings.silence_s,
+                    prompted=position.delivered,
+                )
             )
-        )
+    except BaseException:
+        # Other gateways were told that these are read here, and leave them alone.
+        for taken in answers:
+            gateway.departures.came(taken)
+            gateway.departures.left(taken)
+        raise
     return _askings(body, answers, positions, True)
 
 
@@ -110,18 +130,19 @@ def _askings(
 
 
 def _stream(batch: Batch, gateway: Gateway, caller: Caller, open_stack: ExitStack) -> Response:
+    answers = [asking.answer for asking in batch.askings]
+
     def left() -> None:
-        for prompt_id in batch.unfinished:
-            gateway.departures.left(prompt_id)
+        for one in answers:
+            gateway.departures.left(one)
 
     async def events() -> AsyncIterator[bytes]:
         with open_stack:
             async for event in batch.events():
                 yield event
-        if batch.failed:
-            # What is still computed is for nobody, unless somebody resumes it.
-            left()
 
+    for one in answers:
+        gateway.departures.came(one)
     return EventStream(events(), left, gateway.pings, caller.headers)
 
 

@@ -13,7 +13,7 @@ from agents.gateway.errors import as_api_error
 from agents.gateway.openai.asking import Asking, Step
 from agents.gateway.openai.merging import merged
 from agents.gateway.openai.positions import Position, Signer
-from schemas.errors import AnswerTimeout, GenerationFailed, HeadwaterError
+from schemas.errors import HeadwaterError
 
 _DONE: Final = b"data: [DONE]\n\n"
 _ENCODER: Final = msgspec.json.Encoder()
@@ -28,8 +28,6 @@ class Batch:
     askings: list[Asking]
     signer: Signer
     counts_usage: bool
-    # The asker was told so, and the answers are not for anybody any more.
-    failed: bool = False
 
     @property
     def unfinished(self) -> list[str]:
@@ -56,7 +54,6 @@ class Batch:
             async for event in self._events():
                 yield event
         except HeadwaterError as error:
-            self.failed = isinstance(error, AnswerTimeout | GenerationFailed)
             yield b"data: %b\n\n" % _encode(as_api_error(error).body())
         else:
             yield _DONE

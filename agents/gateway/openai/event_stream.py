@@ -15,7 +15,7 @@ _PING: Final = b": ping\n"
 
 
 class EventStream(Response):
-    """Sends each event by itself. `left` is called when the reader goes before the end."""
+    """Sends each event by itself. `left` is called at the end, or when the reader goes before."""
 
     media_type = "text/event-stream"
 
@@ -35,7 +35,6 @@ class EventStream(Response):
         self._events = events
         self._left = left
         self._pings = pings
-        self._ended = False
         self._sending = False
         self._sent_s = time.monotonic()
 
@@ -54,8 +53,7 @@ class EventStream(Response):
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            if not self._ended:
-                self._left()
+            self._left()
 
     async def ping(self, silence_s: float) -> None:
         """Show a sign of life after a silence; never beside an event that is being sent."""
@@ -65,7 +63,6 @@ class EventStream(Response):
     async def _write(self) -> None:
         async for event in self._events:
             await self._send_body(event)
-        self._ended = True
         await self._send_body(b"", more=False)
 
     async def _send_body(self, body: bytes, more: bool = True) -> None:

@@ -7,7 +7,7 @@ import sys
 
 import msgspec
 
-from infra.bench.engine.requests import Measured, Task
+from infra.bench.engine.requests import OURS, Measured, Task
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def main() -> None:
 
 def _measure(task: Task) -> Measured:
     # Imported late: each process needs one of them.
-    if task.contestant == "headwater":
+    if task.contestant in OURS:
         from infra.bench.engine.ours import measure
 
         return asyncio.run(measure(task))

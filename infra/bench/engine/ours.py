@@ -8,13 +8,14 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 import torch
 
-from infra.bench.engine.requests import PAUSE_S, Asked, Measured, Task
+from infra.bench.engine.requests import PAUSE_S, UNGUESSED, Asked, Measured, Task
 from infra.bench.random_adapters import random_adapters
 from models.cache import user_cache_dir
 from models.engine.load import load
@@ -31,9 +32,12 @@ async def measure(task: Task) -> Measured:
     """Tokens a second, and what its clients wait."""
     # Only the engine's thread may have a pool of OpenMP threads.
     torch.set_num_threads(1)
-    engine = TorchEngine(
-        TorchEngineOptions(user_cache_dir(), slots=max(task.concurrency, 1), threads=task.threads)
+    options = TorchEngineOptions(
+        user_cache_dir(), slots=max(task.concurrency, 1), threads=task.threads
     )
+    if task.contestant == UNGUESSED:
+        options = replace(options, guesses_max=0)
+    engine = TorchEngine(options)
     await engine.start()
     try:
         versions = await _load_adapters(engine, task.adapters)

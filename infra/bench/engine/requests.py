@@ -14,6 +14,10 @@ from schemas.events import Document
 
 # Prompts of some 60 to 400 tokens.
 _PASSAGE_CHARS_MAX: Final = 1_500
+HEADWATER: Final = "headwater"
+# The same engine, but that it never guesses a token.
+UNGUESSED: Final = "no guesses"
+OURS: Final = (HEADWATER, UNGUESSED)
 ANSWER_TOKENS: Final = (16, 160)
 # Mean pause of a client between an answer and its next request, exponentially distributed.
 PAUSE_S: Final = 0.05

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from infra.bench.engine.requests import Measured, Task, make_requests
+from infra.bench.engine.requests import HEADWATER, OURS, UNGUESSED, Measured, Task, make_requests
 from infra.commands.agent import SPIN_COUNT
 from schemas.errors import SettingsInvalid
 
@@ -27,9 +27,9 @@ Report = Callable[[Measured], None]
 
 def tasks(threads: int) -> list[Task]:
     """What is measured in one round, so ordered that what is compared is near in time."""
-    ours = [_task("headwater", c, threads) for c in CONCURRENCIES]
-    adapted = [_task("headwater", AT, threads, adapters) for adapters in ADAPTERS[1:]]
-    alone = [_task("generate", 1, threads), _task("llama.cpp", 1, threads)]
+    ours = [_task(HEADWATER, c, threads) for c in CONCURRENCIES]
+    adapted = [_task(HEADWATER, AT, threads, adapters) for adapters in ADAPTERS[1:]]
+    alone = [_task(name, 1, threads) for name in (UNGUESSED, "generate", "llama.cpp")]
     static = [_task("static", size, threads) for size in STATIC_BATCHES]
     at, others = ours[CONCURRENCIES.index(AT)], [t for t in ours if t.concurrency != AT]
     return [
@@ -47,7 +47,7 @@ def tasks(threads: int) -> list[Task]:
 def measure(task: Task) -> Measured:
     """One task, in a process of its own. Raises SettingsInvalid with the end of its log."""
     # As `headwater agent` sets it; the peers have what they have by default.
-    own = {"GOMP_SPINCOUNT": SPIN_COUNT} if task.contestant == "headwater" else {}
+    own = {"GOMP_SPINCOUNT": SPIN_COUNT} if task.contestant in OURS else {}
     done = subprocess.run(
         [sys.executable, "-m", "infra.bench.engine.contestant"],
         input=msgspec.json.encode(task),
@@ -79,7 +79,7 @@ def _ratios(found: Sequence[Measured]) -> dict[str, float | None]:
         ]
         return speeds[0] if speeds and speeds[0] else None
 
-    ours, alone, one = speed("headwater", AT), speed("headwater", 1), speed("generate", 1)
+    ours, alone, one = speed(HEADWATER, AT), speed(HEADWATER, 1), speed("generate", 1)
     static = [s for size in STATIC_BATCHES if (s := speed("static", size))]
     return {
         f"at {AT}: times generate per request (goal 6)": _over(ours, one),
@@ -89,8 +89,9 @@ def _ratios(found: Sequence[Measured]) -> dict[str, float | None]:
         ),
         "alone: times generate (goal 1.5)": _over(alone, one),
         "alone: times llama.cpp": _over(alone, speed("llama.cpp", 1)),
-        f"at {AT}: share that 1 adapter leaves": _over(speed("headwater", AT, 1), ours),
-        f"at {AT}: share that 8 adapters leave (goal 0.85)": _over(speed("headwater", AT, 8), ours),
+        "alone: times without guesses": _over(alone, speed(UNGUESSED, 1)),
+        f"at {AT}: share that 1 adapter leaves": _over(speed(HEADWATER, AT, 1), ours),
+        f"at {AT}: share that 8 adapters leave (goal 0.85)": _over(speed(HEADWATER, AT, 8), ours),
         f"at {AT}: share that the river delivers (goal 0.95)": _over(speed(RIVER, AT), ours),
     }
 

@@ -1,0 +1,94 @@
+"""Guesses at the next tokens, and that they never change an answer."""
+
+import asyncio
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_model import build_tiny_model
+
+from models.engine.options import TorchEngineOptions
+from models.engine.prompt_lookup import PromptLookup
+from models.engine.protocol import GenerationRequest, SamplingParams
+from models.engine.torch_engine import TorchEngine
+from schemas.errors import SettingsInvalid
+
+
+def test_what_followed_the_last_two_tokens_before_is_guessed() -> None:
+    assert PromptLookup().guess([1, 2, 3, 4, 5, 1, 2], 2) == [3, 4]
+
+
+def test_the_latest_place_counts() -> None:
+    assert PromptLookup().guess([1, 2, 3, 1, 2, 4, 1, 2], 1) == [4]
+
+
+def test_nothing_is_guessed_from_new_words() -> None:
+    lookup = PromptLookup()
+    assert not lookup.guess([1, 2, 3, 4], 3)
+    assert not lookup.guess([1], 3)
+
+
+def test_the_answer_itself_is_looked_up_while_it_grows() -> None:
+    lookup, tokens = PromptLookup(), [1, 2]
+    for token in (3, 4, 1, 2):
+        assert not lookup.guess(tokens, 3)
+        tokens.append(token)
+    assert lookup.guess(tokens, 3) == [3, 4, 1]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+# A model of random weights never repeats itself: a negative penalty makes it, and so does a schema.
+AGAIN = {"frequency_penalty": -2.0}
+WISHES: list[dict[str, Any]] = [
+    {"max_tokens": 80},
+    {"max_tokens": 300, **AGAIN},  # Over the end of its first row.
+    {"max_tokens": 80, "temperature": 1.0, "seed": 7, **AGAIN},
+    {"max_tokens": 80, "temperature": 1.0, "seed": 8, "top_p": 0.9, **AGAIN},
+    {"max_tokens": 80, "logprobs": True, "top_logprobs": 2, **AGAIN},
+    {
+        "max_tokens": 200,
+        "json_schema": '{"type": "array", "items": {"const": "sea side"}, "minItems": 8}',
+    },
+]
+
+
+async def answers(folder: Path, guesses_max: int) -> tuple[list[object], float]:
+    """What the engine says to each wish, one after another, and how many guesses were right."""
+    engine = TorchEngine(
+        TorchEngineOptions(folder, str(folder), guesses_max=guesses_max, dtype="float32")
+    )
+    await engine.start()
+    try:
+        found = [await told(engine, SamplingParams(**wishes)) for wishes in WISHES]
+        right = engine.metrics.get_sample_value("headwater:spec_decode_num_accepted_tokens_total")
+    finally:
+        await engine.close()
+    return found, right or 0.0
+
+
+async def told(engine: TorchEngine, sampling: SamplingParams) -> object:
+    request = GenerationRequest(
+        "r", ({"role": "user", "content": "down to the sea " * 12},), sampling
+    )
+    async with aclosing(engine.stream(request)) as stream:
+        pieces = [piece async for piece in stream]
+    logprobs = [(seen.token, round(seen.logprob, 3)) for p in pieces for seen in p.logprobs]
+    last = pieces[-1]
+    return "".join(p.text for p in pieces), logprobs, last.completion_tokens, last.finish_reason
+
+
+def test_an_answer_is_the_same_with_guesses_whatever_it_is_asked_with(folder: Path) -> None:
+    plain, none = asyncio.run(answers(folder, 0))
+    guessed, right = asyncio.run(answers(folder, 3))
+    assert guessed == plain
+    assert none == 0 and right > 100
+
+
+def test_less_than_no_guesses_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsInvalid, match="guesses_max 0 or more"):
+        TorchEngineOptions(tmp_path, guesses_max=-1)
