@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from broker import running
@@ -18,7 +19,7 @@ from agents.learning.model_change import publish as make_live
 from schemas import codec
 from schemas.clock import now_ms
 from schemas.events import DRIFT_DETECTED, ModelUpdate, Statistic
-from schemas.topics import ANALYTICS, MODEL_UPDATES
+from schemas.topics import ANALYTICS, FEDERATED_ROUNDS, MODEL_UPDATES, Topic
 from streams.settings import KafkaSettings
 from streams.subscription import Subscription
 from streams.windows.settings import AnalyticsSettings
@@ -55,19 +56,23 @@ async def until_rolled_back(kafka: KafkaSettings) -> ModelUpdate:
     raise AssertionError("the subscription ended")
 
 
-async def drifts(kafka: KafkaSettings) -> list[Statistic]:
+async def present(kafka: KafkaSettings, topic: Topic) -> list[Any]:
+    async with Subscription(kafka, topic, since="earliest") as events:
+        return [codec.decode(topic, r.value or b"") async for r in events.present()]
+
+
+def acted_on(statistics: list[Statistic]) -> list[Statistic]:
     """What the detector that acts has found."""
-    async with Subscription(kafka, ANALYTICS, since="earliest") as analytics:
-        found = [codec.decode(ANALYTICS, r.value or b"") async for r in analytics.present()]
-    return [s for s in found if s.name == DRIFT_DETECTED and s.labels["detector"] == "cusum"]
+    told = [each for each in statistics if each.name == DRIFT_DETECTED]
+    return [drift for drift in told if drift.labels["detector"] == "cusum"]
 
 
-async def story(kafka: KafkaSettings, begin_ms: int) -> tuple[ModelUpdate, list[Statistic]]:
+async def story(kafka: KafkaSettings, begin_ms: int) -> ModelUpdate:
     for version, parent in (("v1", "base"), ("v2", "v1")):
         await make_live(kafka, ModelUpdate("default", version, "online", now_ms(), parent), "/test")
-    async with monitoring(kafka, on_reward_drift="rollback"):
+    async with monitoring(kafka, on_reward_drift="rollback,federate"):
         await asyncio.to_thread(publish, kafka, rated_answers(begin_ms))
-        return await until_rolled_back(kafka), await drifts(kafka)
+        return await until_rolled_back(kafka)
 
 
 def test_a_fall_in_the_records_of_answers_is_rolled_back_within_two_windows(
@@ -76,10 +81,14 @@ def test_a_fall_in_the_records_of_answers_is_rolled_back_within_two_windows(
     fallen_ms = now_ms() // MINUTE_MS * MINUTE_MS - FALLEN_MINUTES * MINUTE_MS
     with running([windows(kafka, SETTINGS, tmp_path)], tmp_path):
         begin_ms = fallen_ms - QUIET_MINUTES * MINUTE_MS
-        update, found = asyncio.run(story(kafka, begin_ms))
+        update = asyncio.run(story(kafka, begin_ms))
     assert (update.model_version, update.parent_version) == ("v1", "base")
     # Nothing in 10,200 ratings before, and the fall at the end of one of its two windows.
-    (drift,) = found
+    (drift,) = acted_on(asyncio.run(present(kafka, ANALYTICS)))
     assert drift.labels["model_version"] == "v2"
-    assert drift.labels["actions"] == "rollback"
+    assert drift.labels["actions"] == "rollback,federate"
     assert fallen_ms < drift.window_end_ms <= fallen_ms + 2 * MINUTE_MS
+    # Devices are asked to help, and told why.
+    (asked,) = asyncio.run(present(kafka, FEDERATED_ROUNDS))
+    assert (asked.status, asked.adapter) == ("asked", "default")
+    assert "reward of v2 went from 0." in asked.reason
