@@ -11,6 +11,7 @@ the device's owner may open. For each round:
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import sys
@@ -22,13 +23,16 @@ import msgspec
 import numpy as np
 
 from agents.edge.limits import Pace, check_now, limit_process
+from agents.edge.progress import Progressing
 from agents.edge.settings import EdgeSettings
 from agents.edge.store import ExampleStore
 from agents.edge.wire import OK, SOCKET_FILE, receive, send
 from agents.runtime.ready_file import touch_ready_file
 from models.engine.load import Loaded, load
+from models.federation.layout import Flat
 from models.federation.local_step import local_delta
 from models.federation.work import LocalWork
+from models.learning.examples import TrainingExample
 from schemas.errors import DataInvalid, HeadwaterError, SettingsInvalid
 from streams.settings import load as load_settings
 
@@ -42,6 +46,7 @@ class Trainer:
 
     def __init__(self, settings: EdgeSettings, folder: Path) -> None:
         self._settings = settings
+        self._folder = folder
         self._store = ExampleStore(folder)
         self._loaded: Loaded = load(
             settings.model, settings.cache_dir, settings.device, settings.dtype
@@ -63,10 +68,9 @@ class Trainer:
             )
         flat = np.frombuffer(adapter, "<f4").astype(np.float32)
         examples = self._store.examples()
-        pace = Pace(self._settings.cpu_share)
-        delta = local_delta(self._loaded, asked, flat, examples, pace.rest)
-        seconds = time.monotonic() - begun_s
         used = min(len(examples), asked.examples_max)
+        delta = self._trained(asked, flat, examples, used)
+        seconds = time.monotonic() - begun_s
         self._store.note_sent(asked.round_id, used, delta, seconds)
         log.info(
             "round %s: %d examples, %.1f s, %d bytes leave",
@@ -76,6 +80,19 @@ class Trainer:
             len(delta),
         )
         return delta
+
+    def _trained(
+        self, asked: LocalWork, flat: Flat, examples: list[TrainingExample], used: int
+    ) -> bytes:
+        pace = Pace(self._settings.cpu_share)
+        steps = asked.epochs * math.ceil(used / max(asked.batch_rows, 1))
+        with Progressing(self._folder, asked.round_id, steps) as progress:
+
+            def after_step() -> None:
+                progress.step()
+                pace.rest()
+
+            return local_delta(self._loaded, asked, flat, examples, after_step)
 
     def _bounded(self, work: LocalWork) -> LocalWork:
         """What the owner allows of what the server asks."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +23,6 @@ Data = Annotated[
 ]
 # A SuperNode that was killed is refused for a minute: its supervisor must not give up.
 _DEATHS_MAX = 1_000
-_LOOK_INTERVAL_S = 1.0
 
 
 @edge_app.command("key")
@@ -115,6 +113,7 @@ def join(
     ] = None,
 ) -> None:
     """Take part in rounds until Ctrl-C; a device that is offline joins the next one."""
+    from infra.commands.edge_rounds import show_rounds, tell_what_leaves
     from infra.federation import KEY_FILE, device_parts
     from infra.ports import free_ports
     from infra.supervisor import Notice, Supervisor
@@ -145,7 +144,7 @@ def join(
     (port,) = free_ports(1)
     authority = None if ca is None else ca.absolute()
     parts = device_parts(folder, superlink, authority, port, topic)
-    known = _tell_what_leaves(folder)
+    known = tell_what_leaves(folder)
 
     def show(notice: Notice) -> None:
         if notice.what in ("died", "ready"):
@@ -156,48 +155,7 @@ def join(
             err.print("Is this device admitted? Its log is logs/supernode.log.", markup=False)
 
     supervisor = Supervisor(parts, folder, show, _DEATHS_MAX)
-    run(supervisor.run(lambda: _show_rounds(folder, known)))
-
-
-async def _show_rounds(folder: Path, known: int) -> None:
-    """Prints each round of this device and each growth of its `known` examples, for ever."""
-    from agents.edge.store import ExampleStore
-
-    store = ExampleStore(folder)
-    try:
-        seen = max((one.number for one in store.sent()), default=0)
-        while True:
-            if (count := store.count()) != known:
-                known = count
-                out.print(f"{known} examples now")
-            for one in store.sent(after=seen):
-                seen = one.number
-                out.print(
-                    f"round {one.round_id}: trained on {one.examples} examples for "
-                    f"{one.seconds:.1f} s; {one.bytes:,} bytes left, sha256 {one.sha256[:16]}",
-                    markup=False,
-                )
-            await asyncio.sleep(_LOOK_INTERVAL_S)
-    finally:
-        store.close()
-
-
-def _tell_what_leaves(folder: Path) -> int:
-    """Also says how many examples there are."""
-    from agents.edge.store import ExampleStore
-
-    store = ExampleStore(folder)
-    try:
-        count = store.count()
-    finally:
-        store.close()
-    out.print(
-        f"{count} examples are in {folder}, encrypted. They stay there.\n"
-        "In each round one array leaves: how far training moved the adapter, cut to a norm.\n"
-        "`headwater edge account` lists every one; docs/FEDERATION.md says more. Ctrl-C ends it.",
-        markup=False,
-    )
-    return count
+    run(supervisor.run(lambda: show_rounds(folder, known)))
 
 
 def _folder(data: Path | None) -> Path:

@@ -53,11 +53,16 @@ def test_a_device_joins_takes_part_and_is_removed(terminal: Terminal) -> None:
         ):
             until(lambda: terminal.online() == ["anna/phone"])
             until(lambda: "Is this device admitted?" in refused.read_text())
-            outcome = _flwr_run(terminal, model)
+            outcome = _flwr_run(terminal, model, "first")
             assert len(outcome["digests"]) == 1
             until(lambda: "trained on 1 examples" in joined.read_text())
             (sent,) = map(json.loads, _lines(terminal, "edge", "account", "--json", *known))
             assert sent["sha256"] in outcome["digests"].values()
+        until(lambda: terminal.online() == [])
+        with terminal.beside("known", "edge", "join", *reach, *known) as joined:
+            # Asked for while the device was away: it takes part once it is back.
+            assert len(_flwr_run(terminal, model, "second")["digests"]) == 1
+            assert len(_lines(terminal, "edge", "account", "--json", *known)) == 2
             terminal.headwater("edge", "remove", "anna/phone")
             assert terminal.online() == []
             until(lambda: "supernode died" in joined.read_text())
@@ -68,18 +73,18 @@ def _lines(terminal: Terminal, *arguments: str) -> list[str]:
     return terminal.headwater(*arguments).splitlines()
 
 
-def _flwr_run(terminal: Terminal, model: Path) -> dict[str, dict[str, str]]:
+def _flwr_run(terminal: Terminal, model: Path, name: str) -> dict[str, dict[str, str]]:
     """The app by hand, as somebody does who knows Flower."""
     loaded = load(str(model), terminal.folder, "cpu", "float32")
     adapter = terminal.folder / "adapter"
     write_adapter(adapter, new_adapter(loaded.model, LoraShape()), LoraShape(), "tiny")
     home = terminal.folder / "flwr"
-    home.mkdir()
+    home.mkdir(exist_ok=True)
     (home / "config.toml").write_text(
         f'[superlink.own]\naddress = "{terminal.env["HEADWATER_FEDERATE_SUPERLINK"]}"\n'
         f'root-certificates = "{terminal.folder}/superlink/ca.pem"\n'
     )
-    result = terminal.folder / "result"
+    result = terminal.folder / name
     config = f'adapter="{adapter / WEIGHTS_FILE}" result="{result}" clients=1 clients-min=1'
     flwr = Path(sys.executable).parent / "flwr"
     done = subprocess.run(

@@ -21,6 +21,7 @@ from tiny_model import build_tiny_model
 from agents.edge import limits
 from agents.edge.example_files import decode_example
 from agents.edge.limits import Pace, check_now
+from agents.edge.progress import Progress, Progressing, read_progress
 from agents.edge.settings import EdgeSettings
 from agents.edge.store import ExampleStore
 from agents.edge.trainer import Trainer
@@ -153,6 +154,15 @@ def test_a_round_with_less_noise_than_the_owner_wants_is_refused(
     trainer.close()
     assert status != OK
     assert b"its owner wants 0.5" in reason
+
+
+def test_how_far_a_round_is_can_be_read_until_it_ends(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), Progressing(tmp_path, "r", 3) as progress:
+        assert read_progress(tmp_path) == Progress("r", 0, 3)
+        progress.step()
+        assert read_progress(tmp_path) == Progress("r", 1, 3)
+        raise RuntimeError
+    assert read_progress(tmp_path) is None
 
 
 @pytest.mark.parametrize(
