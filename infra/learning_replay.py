@@ -122,8 +122,9 @@ class Replay:
                     _check_own(opening)
                     return opening, rounds[: record.number + 1]
         raise ModelUnavailable(
-            f"The ledger has no version {self._version!r}.",
-            f"It has {', '.join(names) or 'none'}.",
+            f"The ledger has no version {self._version!r}; it has {', '.join(names) or 'none'}.",
+            "Name one of its own. What documents teach is in no ledger: `headwater study rebuild` "
+            "studies all passages anew.",
         )
 
     def _key(self) -> NoiseKey:

@@ -98,6 +98,12 @@ class Follower:
             for record in await self.batch():
                 yield record
 
+    async def catch_up(self, take: Callable[[Record], None]) -> None:
+        """Opens, and hands over all that is there."""
+        await self.open()
+        async for record in self.until_caught_up():
+            take(record)
+
     async def feed(self, take: Callable[[Record], None]) -> None:
         """Hands over each record from here on, for ever."""
         while True:

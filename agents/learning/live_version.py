@@ -30,9 +30,7 @@ class LiveUpdate:
 
     async def open(self) -> None:
         """Return once the newest record is known."""
-        await self._follower.open()
-        async for record in self._follower.until_caught_up():
-            self._take(record)
+        await self._follower.catch_up(self._take)
 
     async def follow(self) -> None:
         """Keep up with the topic, for ever."""

@@ -65,9 +65,7 @@ class Choices:
             self.ready.set()
             return
         self._follower = Follower(self._kafka, POLICIES, "earliest")
-        await self._follower.open()
-        async for record in self._follower.until_caught_up():
-            self._read(record)
+        await self._follower.catch_up(self._read)
         self.ready.set()
         await self._follower.feed(self._read)
 

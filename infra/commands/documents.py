@@ -16,6 +16,7 @@ from infra.commands.shell import AsJson, out, print_json
 
 if TYPE_CHECKING:
     from infra.evaluation.documents import Point, Trial
+    from infra.evaluation.two_adapters import Arm
     from models.engine.load import Loaded
 
 _NAMES = ("passages", "seconds", "to_come", "old", "general", "packages", "chat")
@@ -71,7 +72,12 @@ def documents(
 
         draw(measured, plot)
     if feedback is not None:
-        _beside(trial, loaded, feedback, corrections, as_json)
+        arms = _beside(trial, loaded, feedback, corrections, as_json)
+        track_evaluation(
+            "documents-feedback",
+            {arm.name: asdict(arm) for arm in arms},
+            {"file": file.name, "model": model, "corrections": corrections},
+        )
     if not (result["to_come_falls"] and result["general_rises_2_percent_at_most"]):
         raise typer.Exit(1)
 
@@ -94,14 +100,18 @@ def _print(points: list[Point], result: dict[str, float | bool], as_json: bool) 
         out.print(f"{name}: {value}{'' if isinstance(value, bool) else ' %'}", markup=False)
 
 
-def _beside(trial: Trial, loaded: Loaded, feedback: Path, corrections: int, as_json: bool) -> None:
+def _beside(
+    trial: Trial, loaded: Loaded, feedback: Path, corrections: int, as_json: bool
+) -> list[Arm]:
     """What the adapter of the documents and one of feedback do to each other."""
     from infra.evaluation.two_adapters import compare_arms, held_out_answers, learned_from_feedback
 
     with progress("feedback"):
         taught = learned_from_feedback(loaded, feedback, corrections)
     answers = held_out_answers(loaded, feedback)
+    arms = []
     for arm in compare_arms(loaded, trial.studied, taught, trial.probes.to_come, answers):
+        arms.append(arm)
         if as_json:
             print_json(asdict(arm))
             continue
@@ -109,3 +119,4 @@ def _beside(trial: Trial, loaded: Loaded, feedback: Path, corrections: int, as_j
             f"{arm.name}: articles to come {arm.documents:.4f}, feedback {arm.feedback:.4f}",
             markup=False,
         )
+    return arms

@@ -37,9 +37,11 @@ def print_report(
     from models.privacy.ledger_store import LedgerStore
 
     path = ledger_path(load(LearnSettings))
-    if not path.exists() and user is None and _print_tunings(as_json):
-        return
     if not path.exists():
+        if user is None:
+            _print_beside(as_json)
+            if _print_tunings(as_json):
+                return
         raise DataInvalid(
             f"There is no ledger at {path}.",
             "Nothing was learned there; HEADWATER_LEARN_FOLDER names another folder.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -14,10 +15,12 @@ from typing import Any
 import psutil
 import pytest
 from mlflow.tracking import MlflowClient
+from mlflow_servers import artifact, mlflow_at
 
 from agents.tracking.settings import TrackSettings
 from infra.demo.learning import COHORT_SIZE, HELD_OUT
 from infra.demo.run import QUESTIONS
+from models.learning.adapter_layout import WEIGHTS_FILE
 from models.weights import packaged_gguf
 from schemas.errors import ModelUnavailable
 from schemas.topics import TOPICS
@@ -101,11 +104,25 @@ def test_the_demo_shows_what_feedback_makes_of_the_model(tmp_path: Path) -> None
     assert 0 < learning["reward_after"] < 1
     # What the demonstration says how to open with `mlflow ui`.
     tracking = TrackSettings(folder=tmp_path / "demo" / "tracking")
-    client = MlflowClient(tracking.store_uri, tracking.store_uri)
+    with mlflow_at(tmp_path, "ui", "--backend-store-uri", tracking.store_uri) as address:
+        for uri in (tracking.store_uri, address):
+            check_tracked(MlflowClient(uri, uri), learning, address)
+
+
+def check_tracked(client: MlflowClient, learning: dict[str, Any], ui: str) -> None:
+    """Run, metrics, registered versions and artifacts, by MLflow's own client and pages."""
     live = client.get_model_version_by_alias("default", "live")
     assert live.tags["model_version"] == learning["version"]
-    steps = client.get_metric_history(live.run_id or "", "epsilon")
+    run = client.get_run(live.run_id or "")
+    assert run.data.params["mechanism"] == "correlated"
+    steps = client.get_metric_history(run.info.run_id, "epsilon")
     assert len(steps) == len(learning["rounds"])
+    versions = client.search_model_versions("name = 'default'")
+    assert len(versions) == learning["versions_released"]
+    for version in versions:
+        path = f"adapters/{version.tags['model_version']}/{WEIGHTS_FILE}"
+        weights = artifact(ui, run.info.run_id, path)
+        assert hashlib.sha256(weights).hexdigest() == version.tags["artifact_sha256"]
 
 
 def test_ctrl_c_stops_every_process(tmp_path: Path) -> None:

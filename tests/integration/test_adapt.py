@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,15 @@ from infra.evaluation.bandit_judged import evaluate_log
 from infra.local_kafka import LocalKafka
 from infra.part import Part
 from infra.quarantine import Done, drop, release, waiting
-from schemas.events import PROGRESSIVE, Outcome, Policy, Statistic, Verdict
+from schemas.events import (
+    LABEL_CONFUSION,
+    LABEL_QUALITY,
+    PROGRESSIVE,
+    Outcome,
+    Policy,
+    Statistic,
+    Verdict,
+)
 from schemas.topics import ANALYTICS, OUTCOMES, POLICIES, VERDICTS, Topic
 from streams.settings import KafkaSettings
 from streams.subscription import Subscription
@@ -96,6 +105,48 @@ async def feed(kafka: KafkaSettings) -> tuple[list[Outcome], list[Verdict], list
     return joined, verdicts, figures
 
 
+async def labels_told(kafka: KafkaSettings, version: str, count: int) -> dict[str, Statistic]:
+    """Of one version's label `intent`, once so many answers are counted: by name and class."""
+
+    def of_version(found: list[Statistic]) -> dict[str, Statistic]:
+        names = {LABEL_QUALITY, LABEL_CONFUSION}
+        wanted = {"label": "intent", "model_version": version}
+        return {
+            "/".join([one.name, *filter(None, [one.labels.get("class")])]): one
+            for one in found
+            if one.name in names and wanted.items() <= one.labels.items()
+        }
+
+    def enough(found: list[Statistic]) -> bool:
+        told = of_version(found)
+        confusion, classes = told.pop(LABEL_CONFUSION, None), told
+        overall = classes.pop(LABEL_QUALITY, None)
+        return (
+            confusion is not None
+            and overall is not None
+            and overall.values["count"] == sum(confusion.values.values()) == count
+            and sum(one.values["count"] for one in classes.values()) == count
+        )
+
+    return of_version(await until(kafka, ANALYTICS, enough))
+
+
+def check_labels(told: dict[str, Statistic], pairs: list[tuple[str, str]]) -> None:
+    """Against counting by hand."""
+    cells = Counter(f"{truth} → {predicted}" for truth, predicted in pairs)
+    assert told[LABEL_CONFUSION].values == cells
+    right = Counter(truth for truth, predicted in pairs if truth == predicted)
+    truths, guesses = Counter(t for t, _ in pairs), Counter(p for _, p in pairs)
+    quality = told[LABEL_QUALITY].values
+    assert quality["count"] == len(pairs)
+    assert quality["accuracy"] == pytest.approx(right.total() / len(pairs))
+    for name in truths:
+        found = told[f"{LABEL_QUALITY}/{name}"].values
+        assert found["precision"] == pytest.approx(right[name] / guesses[name])
+        assert found["recall"] == pytest.approx(right[name] / truths[name])
+        assert found["f1"] == pytest.approx(2 * right[name] / (guesses[name] + truths[name]))
+
+
 async def newest_policy(kafka: KafkaSettings, version: int) -> Policy:
     return (await until(kafka, POLICIES, lambda found: found[-1].version >= version))[-1]
 
@@ -121,6 +172,11 @@ def test_feedback_becomes_a_policy_and_spam_waits_for_an_operator(
         assert {"reward_model", "bandit", "guard"} <= {
             statistic.labels.get("learner") for statistic in figures
         }
+
+        # As many as there are outcomes of this version, less those in quarantine.
+        honest = [an_outcome(number) for number in range(60)]
+        pairs = [(one.labels["intent"], one.predicted["intent"]) for one in honest]
+        check_labels(asyncio.run(labels_told(kafka, "default-0", len(pairs))), pairs)
 
         own_log = asyncio.run(read_outcomes(kafka))
         assert isinstance(own_log, Logged)

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import confluent_kafka
+import httpx
 import pytest
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
@@ -124,6 +125,9 @@ def test_a_whole_river_lets_devices_teach(tiny_model: Path, tmp_path: Path) -> N
     with terminal.beside("up", *up) as printed:
         ready = ("headwater edge join", "fleet-gate ready", "federate ready")
         until(lambda: all(word in printed.read_text() for word in ready), 180)
+        page = f"http://127.0.0.1:{ports[2]}/ui/"
+        assert f"The page is at {page}" in printed.read_text()
+        assert httpx.get(page).status_code == 200
         words = join_words(terminal, "anna", port, tiny_model)
         hers = ["--data", str(tmp_path / "anna")]
         terminal.headwater("edge", "add-example", "Deep?", "Nine metres.", *hers)

@@ -15,6 +15,7 @@ from broker import own_river
 from learning_agents import QUESTIONS
 
 from agents.learning.adapter_learning import Learning
+from agents.learning.releases import progressive_record
 from agents.learning.taken_examples import read_example
 from agents.settings import LearnSettings
 from agents.tuning.contest import Contest
@@ -29,8 +30,8 @@ from models.learning.tuning import candidates_of
 from models.privacy.ledger import Round
 from schemas import codec, headers
 from schemas.errors import DataInvalid
-from schemas.events import Example, Outcome, Verdict
-from schemas.topics import VERDICTS
+from schemas.events import PROGRESSIVE, Example, Outcome, Verdict
+from schemas.topics import ANALYTICS, VERDICTS
 from streams.follower import Follower
 from streams.producer import Outgoing, Producer
 from streams.settings import KafkaSettings
@@ -120,7 +121,15 @@ def test_a_guarded_version_is_made_again_with_the_weights_of_its_verdicts(
     live = LiveVersion("base", {}, LoraShape())
     with closing(Learning(settings, str(tiny_model), lambda: live, guarded=True)) as learning:
         rounds = asyncio.run(learned(kafka, learning))
+        told = progressive_record(learning.opening, rounds[-1], learning.progressive)
     assert len(rounds) == USERS // 2
+    # What the last cohort cost before it was learned from; nothing of it is secret.
+    progressive = codec.decode(ANALYTICS, told.value or b"")
+    assert progressive.name == PROGRESSIVE
+    assert progressive.labels["learner"] == "adapter"
+    assert progressive.labels["model_version"] == rounds[-1].model_version
+    assert (progressive.values["users"], progressive.values["examples"]) == (2.0, 2.0)
+    assert progressive.values["loss_mean"] > 0.0
     with closing(Replay(settings, rounds[-1].model_version)) as again:
         cohorts = asyncio.run(again.cohorts(kafka))
         examples = {e.user: e for c in cohorts for part in c.examples.values() for e in part}

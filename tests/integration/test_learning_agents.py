@@ -34,8 +34,9 @@ from models.learning.adapter_files import read_adapter
 from models.privacy.ledger import verify
 from models.privacy.ledger_store import LedgerStore
 from models.privacy.randomness import NoiseKey
+from schemas import codec
 from schemas.errors import DataInvalid, ModelUnavailable
-from schemas.events import LEARNING_ENDED, Example, ModelUpdate, Statistic
+from schemas.events import LEARNING_ENDED, PROGRESSIVE, Example, ModelUpdate, Statistic
 from schemas.topics import ANALYTICS, EXAMPLES, MODEL_UPDATES, Topic
 from streams.producer import Producer
 from streams.settings import KafkaSettings
@@ -63,6 +64,14 @@ async def until(
             if enough(found):
                 break
     return found
+
+
+async def all_of(kafka: KafkaSettings) -> list[Statistic]:
+    """What `analytics` holds now."""
+    async with Subscription(kafka, ANALYTICS, since="earliest") as subscription:
+        return [
+            codec.decode(ANALYTICS, record.value or b"") async for record in subscription.present()
+        ]
 
 
 async def versions(kafka: KafkaSettings, count: int) -> list[ModelUpdate]:
@@ -191,6 +200,8 @@ def test_feedback_becomes_versions_until_the_budget_is_spent(
     assert updates[-1].privacy.epsilon_total == pytest.approx(spent.epsilon)
     assert ended.name == LEARNING_ENDED
     assert ended.values["epsilon"] == pytest.approx(spent.epsilon)
+    # Of people's examples nothing is told that was not accounted for.
+    assert PROGRESSIVE not in {statistic.name for statistic in asyncio.run(all_of(taught.kafka))}
 
 
 def test_mlflow_has_the_run_its_metrics_and_its_releases(taught: Taught) -> None:
@@ -255,8 +266,10 @@ def test_what_cannot_be_made_again_says_why(
 ) -> None:
     learning = tmp_path / "learning"
     shutil.copytree(taught.folder / "learning", learning)
-    with pytest.raises(ModelUnavailable, match="default-1, default-2, default-3"):
+    with pytest.raises(ModelUnavailable, match="it has default-1, default-2, default-3"):
         again_of(learning, "default-9")
+    with pytest.raises(ModelUnavailable, match="study rebuild"):
+        again_of(learning, "documents-1")
     with closing(again_of(learning, "default-2")) as again:
         # Another river, whose topic has none of them: six, and the rating of the first user
         # where it came in time for that user's cohort.

@@ -61,6 +61,28 @@ async def until_shown(address: str, what: str) -> str:
         return shown
 
 
+async def test_detectors_are_after_a_restart_as_they_were(kafka: KafkaSettings) -> None:
+    """Nothing is kept on disk: however a monitor ends, its successor reads the windows again."""
+    windows = usual(("v1",), 20, Random(9))
+    # Worse, but not yet for sure.
+    windows[-1] = rated("v1", windows[-1].window_end_ms, 0.4, 100)
+    said = []
+    async with producing(kafka) as producer, monitoring(kafka) as address:
+        await publish_statistics(producer, windows)
+        await until_shown(address, 'window_reward_mean{model_version="v1"} 0.4')
+        said.append(evidence(await page(address)))
+    async with monitoring(kafka) as address:
+        await until_shown(address, 'window_reward_mean{model_version="v1"} 0.4')
+        said.append(evidence(await page(address)))
+    assert said[0] == said[1] > 0.0
+
+
+def evidence(shown: str) -> float:
+    """For a drift of the reward, nats."""
+    (line,) = (line for line in shown.splitlines() if line.startswith("headwater:drift_evidence{"))
+    return float(line.split()[1])
+
+
 def usual(versions: tuple[str, ...], windows: int, random: Random) -> list[Statistic]:
     """Windows of 600 thumbs that end now, without drift."""
     first_ms = now_ms() - windows * MINUTE_MS

@@ -16,7 +16,14 @@ from workers import Workers
 
 from agents.learning.model_change import publish
 from schemas import codec, headers, ids
-from schemas.events import QUALITY, Event, FederatedRound, ModelUpdate, Statistic
+from schemas.events import (
+    LEARNING_ROUND,
+    QUALITY,
+    Event,
+    FederatedRound,
+    ModelUpdate,
+    Statistic,
+)
 from schemas.topics import ANALYTICS, FEDERATED_ROUNDS, MODEL_UPDATES, Topic
 from streams.producer import Outgoing, Producer
 from streams.settings import KafkaSettings
@@ -155,6 +162,10 @@ def test_an_operator_rolls_back_and_others_do_not(
     update = ModelUpdate("default", "default-1", "online", 1_790_000_000_000, "base")
     elsewhere(publish(kafka, update, "/tests"))
     elsewhere(tell(kafka, ANALYTICS, QUALITY, windows(0.5, 0.5, -0.4)))
+    labels = {"adapter": "default", "model_version": "default-1", "released": "true"}
+    spent = {"epsilon": 1.5, "epsilon_limit": 8.0}
+    done = Statistic(LEARNING_ROUND, 1_790_000_000_000, 1_790_000_000_000, labels, spent)
+    elsewhere(tell(kafka, ANALYTICS, LEARNING_ROUND, [done]))
     with gateways(kafka, tmp_path, env=WITH_PAGE) as found:
         for key in ("app", "operator"):
             page = browser.new_page()
@@ -162,6 +173,7 @@ def test_an_operator_rolls_back_and_others_do_not(
             page.get_by_role("tab", name="Learning").click()
             expect(page.get_by_text("Serving: default-1 (default)")).to_be_visible()
             expect(page.get_by_role("cell", name="0.2000")).to_be_visible()
+            expect(page.get_by_text("ε 1.500 of 8.000 spent")).to_be_visible()
             expect(page.locator("canvas").first).to_be_visible()
             page.get_by_role("button", name="Roll back").click()
             if key == "app":

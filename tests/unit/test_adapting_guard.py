@@ -60,6 +60,22 @@ def test_a_steady_user_is_not_too_fast_and_a_burst_is() -> None:
     assert any("a minute" in reason for reason in burst[-1].reasons)
 
 
+def test_a_burst_that_no_rule_forbids_is_unlike_all_other_feedback() -> None:
+    """Three users say the same corrections in turn, each text less often than the rule allows."""
+    guard = Guard()
+    honest = [judged for verdicts in crowd(guard, 1_500).values() for judged in verdicts]
+    assert not any(judged.reasons for judged in honest)
+    start_ms = 20_000 * 1_500
+    burst = [
+        guard.judge(
+            Signal(f"new-{n % 3}", start_ms + 500 * n, None, 0.0, f"fresh-{n}", f"text {n // 3}")
+        )
+        for n in range(24)
+    ]
+    assert {judged.reasons for judged in burst} == {(), ("unlike all other feedback",)}
+    assert sum(bool(judged.reasons) for judged in burst) >= 12
+
+
 def test_a_label_is_predicted_by_the_answer_or_by_who_sends_it() -> None:
     answer = '{"intent": "order", "urgent": true, "why": {"a": 1}}'
     truth = {"intent": "refund", "urgent": "true", "why": "x", "tone": "calm"}

@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_adapter import tiny_tensors
 from tiny_model import build_tiny_model
+from typer.testing import CliRunner
 
+from infra.cli import cli
 from infra.evaluation.documents import Point, Trial, articles_of, verdict
 from infra.evaluation.squad import read_squad
 from infra.evaluation.two_adapters import compare_arms
@@ -77,6 +80,32 @@ def test_articles_to_come_get_easier_and_a_run_goes_on(tmp_path: Path) -> None:
     assert losses["both on a row"] == pytest.approx(
         losses["documents merged, feedback on the row"], abs=1e-3
     )
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook")
+def test_what_both_kinds_of_learning_do_together_is_tracked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADWATER_TRACK_FOLDER", str(tmp_path / "tracking"))
+    monkeypatch.setenv("HEADWATER_TRACK_MLFLOW", "false")
+    model = build_tiny_model(tmp_path / "model")
+    told = "\n".join(['"mr","ref"', *(f'"name[River {n}]","Water, {n}."' for n in range(16))])
+    for name in ("devset.csv", "testset_w_refs.csv"):
+        (tmp_path / name).write_text(told)
+    asked = [squad_file(tmp_path, 4), "--model", model, "--points", 1]
+    asked += ["--feedback", tmp_path, "--corrections", 16, "--json"]
+    done = CliRunner().invoke(cli, ["eval", "documents", *map(str, asked)])
+    losses = {
+        arm["name"]: arm["feedback"]
+        for line in done.stdout.splitlines()
+        if "name" in (arm := json.loads(line))
+    }
+    assert len(losses) == 6, done.output
+    (run,) = (tmp_path / "tracking" / "tensorboard" / "evaluations").glob("documents-feedback-*")
+    curves = EventAccumulator(str(run))
+    curves.Reload()
+    (kept,) = curves.Scalars("both on a row/feedback")
+    assert kept.value == pytest.approx(losses["both on a row"])
 
 
 def test_too_few_articles_are_refused(tmp_path: Path) -> None:

@@ -106,6 +106,11 @@ def test_without_a_ledger_the_message_says_where_one_was_looked_for(
     assert done.exit_code == 1
     assert "none/ledger.db" in str(done.exception)
     assert not (tmp_path / "none").exists()
+    # What is outside the guarantee is said all the same: nothing has to be learned for it.
+    assert "variants, weights and quarantine are off" in done.stdout
+    monkeypatch.setenv("HEADWATER_ADAPT_BESIDE_PRIVACY", "true")
+    assert "OUTSIDE THE GUARANTEE" in CliRunner().invoke(cli, ["privacy", "report"]).stdout
+    assert report("--user", "ann") == (1, {})
 
 
 def test_versions_of_topic_and_ledger_are_one_history(settings: LearnSettings) -> None:

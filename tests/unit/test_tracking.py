@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow_servers import artifact, mlflow_at
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_adapter import write_tiny_adapter
 
@@ -16,6 +18,7 @@ from agents.tracking.settings import TrackSettings
 from agents.tracking.sinks import Sinks, refused
 from infra.evaluation.tracked import track_evaluation
 from models.artifacts import fetch
+from models.learning.adapter_layout import WEIGHTS_FILE
 from schemas.events import FederatedRound, ModelUpdate, PrivacySpent, Statistic
 
 RUN = "tone-0123456789ab"
@@ -145,6 +148,34 @@ def test_releases_are_versions_and_the_alias_is_on_what_serves(
     sinks.close()
     with pytest.raises(MlflowException):
         client.get_model_version_by_alias("tone_of voice", "live")
+
+
+@pytest.mark.long
+def test_a_server_has_runs_artifacts_and_versions_too(tmp_path: Path) -> None:
+    """It keeps the artifacts itself: nothing of them lies in the folder of the settings."""
+    store = f"sqlite:///{tmp_path}/server.db"
+    with mlflow_at(tmp_path, "server", "--backend-store-uri", store) as address:
+        settings = TrackSettings(mlflow_uri=address, folder=tmp_path / "own", experiment="served")
+        sha256 = write_tiny_adapter(tmp_path / "version", 1)
+        uri = (tmp_path / "version").as_uri()
+        sinks = Sinks(settings)
+        point = statistic_point(a_round(1, 2.0))
+        assert point is not None
+        sinks.write(point)
+        sinks.attach(point, {"gate_loss": 2.0})
+        sinks.release(ModelUpdate("tone", "tone-1", "online", 1, "base", uri, sha256, run=RUN))
+        sinks.make_live("tone", "tone-1")
+        sinks.close()
+        client = MlflowClient(address, address)
+        (run,) = client.search_runs([client.get_experiment_by_name("served").experiment_id])
+        assert run.data.metrics["gate_loss"] == 2.0
+        live = client.get_model_version_by_alias("tone", "live")
+        assert (live.tags["model_version"], live.run_id) == ("tone-1", run.info.run_id)
+        figures = artifact(address, run.info.run_id, "figures.json")
+        assert json.loads(figures) == {"gate_loss": 2.0}
+        weights = artifact(address, run.info.run_id, f"adapters/tone-1/{WEIGHTS_FILE}")
+        assert hashlib.sha256(weights).hexdigest() == sha256
+    assert not (tmp_path / "own" / "artifacts").exists()
 
 
 def test_a_release_whose_files_are_gone_is_registered_by_its_address(folder: Path) -> None:
