@@ -19,7 +19,7 @@ from models.federation.outcome import OUTCOME_FILE
 from models.learning.adapter_files import WEIGHTS_FILE, write_adapter
 from models.learning.lora import LoraShape, new_adapter
 
-pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(300)]
 
 
 @pytest.fixture
