@@ -224,6 +224,9 @@ class LearnSettings(LearnedSettings):
     max_grad_norm: float = Field(0.5, gt=0, description="limit of one user's gradient in a round")
     rank: int = Field(4, ge=1, description="rank of the LoRA adapter; its alpha is twice that")
     targets: str = Field("q_proj,v_proj", description="layers that it changes, with commas")
+    trained: Literal["both", "b"] | None = Field(
+        None, description="its matrices that learning changes; default: `b` in private, else both"
+    )
     optimizer: Literal["sgd", "adam"] | None = Field(
         None, description="default: what suits the mechanism"
     )

@@ -14,6 +14,7 @@ import torch
 from agents.learning.adapter_learning import lora_shape, model_name
 from agents.learning.parts import open_learner
 from agents.learning.paths import learning_folder, ledger_path, versions_folder
+from agents.learning.promise import known_settings
 from agents.settings import GenerateSettings, LearnSettings
 from infra.learned_examples import read_cohorts
 from infra.privacy_report import read_spent
@@ -66,7 +67,7 @@ class Replay:
             self._store.close()
             raise
         # As they were when the adapter began, whatever they are now.
-        kept = self.opening.settings.items()
+        kept = known_settings(self.opening).items()
         self._settings = settings.model_copy(
             update={name: value for name, value in kept if name in LearnSettings.model_fields}
         )

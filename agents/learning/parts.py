@@ -5,8 +5,8 @@ from __future__ import annotations
 from agents.settings import LearnSettings
 from models.engine.load import Loaded
 from models.learning.learner import Learner, LearnerSettings
-from models.learning.lora import LoraShape
-from models.learning.optimizers import OptimizerSettings, suiting
+from models.learning.lora import LoraShape, Trained, trained_of
+from models.learning.optimizers import OptimizerSettings, suiting, trained_in
 from models.privacy.ledger import Opening
 from models.privacy.mechanism import open_mechanism
 from models.privacy.noise import Tensors
@@ -22,6 +22,11 @@ def optimizer_of(settings: LearnSettings) -> OptimizerSettings:
         found = suiting(other, settings.epsilon, settings.cohort_size)
     rate = settings.learning_rate or found.learning_rate
     return OptimizerSettings(found.kind, rate, found.beta, found.beta_square)
+
+
+def _trained(settings: LearnSettings) -> Trained:
+    """What is set, or what suits the mechanism."""
+    return settings.trained or trained_in(settings.mechanism)
 
 
 def open_learner(
@@ -40,8 +45,9 @@ def open_learner(
         settings.max_grad_norm,
         tokens_max=settings.tokens_max,
     )
-    shapes = {name: tuple(tensor.shape) for name, tensor in adapter.items()}
-    return Learner(loaded, learner, open_mechanism(opening.plan, shapes, key), adapter)
+    trained = _trained(settings)
+    shapes = {name: tuple(t.shape) for name, t in trained_of(adapter, trained).items()}
+    return Learner(loaded, learner, open_mechanism(opening.plan, shapes, key), adapter, trained)
 
 
 def promised(settings: LearnSettings, model: str) -> dict[str, str | int | float | bool]:
@@ -63,6 +69,7 @@ def promised(settings: LearnSettings, model: str) -> dict[str, str | int | float
     }
     return settings.model_dump(include=fields) | {
         "model": model,
+        "trained": _trained(settings),
         "optimizer": optimizer.kind,
         "learning_rate": optimizer.learning_rate,
     }

@@ -16,7 +16,7 @@ from schemas.errors import LedgerBroken
 
 Promised = dict[str, str | int | float | bool]
 # What adapters had that began before these settings were written down.
-_BEFORE: Promised = {"guarded": False}
+_BEFORE: Promised = {"guarded": False, "trained": "both"}
 
 
 def open_promise(
@@ -53,9 +53,14 @@ def open_promise(
     )
 
 
+def known_settings(begun: Opening) -> Promised:
+    """All that an adapter began with."""
+    return _BEFORE | begun.settings
+
+
 def check_promise(begun: Opening, promised: Promised, key: NoiseKey) -> None:
     """Raises LedgerBroken where settings or key are not those that an adapter began with."""
-    known = _BEFORE | begun.settings
+    known = known_settings(begun)
     changed = [
         f"{name} was {known.get(name)} and is {value}"
         for name, value in promised.items()

@@ -11,7 +11,8 @@ import msgspec
 from models.engine.load import Loaded
 from models.learning.canaries import AUDITED_OPTIMIZER, attack
 from models.learning.learner import Learner, LearnerSettings
-from models.learning.lora import LoraShape, new_adapter
+from models.learning.lora import LoraShape, new_adapter, trained_of
+from models.learning.optimizers import trained_in
 from models.privacy.audit import epsilon_lower_bound
 from models.privacy.mechanism import open_mechanism
 from models.privacy.plan import make_plan
@@ -56,9 +57,10 @@ def run_audit(
     plan = msgspec.structs.replace(claimed, noise_multiplier=noise / audit.noise_cut)
     shape = LoraShape()
     adapter = new_adapter(loaded.model, shape)
-    shapes = {name: tuple(tensor.shape) for name, tensor in adapter.items()}
+    trained = trained_in(audit.mode)
+    shapes = {name: tuple(t.shape) for name, t in trained_of(adapter, trained).items()}
     settings = LearnerSettings(shape, AUDITED_OPTIMIZER, _COHORT_SIZE, _MAX_GRAD_NORM)
-    learner = Learner(loaded, settings, open_mechanism(plan, shapes), adapter)
+    learner = Learner(loaded, settings, open_mechanism(plan, shapes), adapter, trained)
     try:
         found = attack(learner, _COHORT_SIZE, audit.canaries // 4, noise, report, seed)
     finally:

@@ -14,8 +14,8 @@ from models.engine.load import Loaded
 from models.learning.e2e import Described
 from models.learning.examples import Cohort, CohortAssembler, TrainingExample, assemble
 from models.learning.learner import Learner, LearnerSettings
-from models.learning.lora import LoraShape, new_adapter
-from models.learning.optimizers import WITHOUT_NOISE, OptimizerSettings, suiting
+from models.learning.lora import LoraShape, Trained, new_adapter, trained_of
+from models.learning.optimizers import WITHOUT_NOISE, OptimizerSettings, suiting, trained_in
 from models.privacy.adaptive import AdaptiveNorm
 from models.privacy.ledger import declared_epsilon
 from models.privacy.mechanism import open_mechanism
@@ -46,6 +46,7 @@ class Setting:
     cohort_size: int = 64
     rank: int = 4
     targets: tuple[str, ...] = ("q_proj", "v_proj")
+    trained: Trained = "both"
     max_grad_norm: float = 0.5
     count_share: float = 0.0
     participations_max: int = 1
@@ -58,7 +59,9 @@ class Setting:
         """With the optimizer that suits the mode."""
         mechanism: MechanismName = "gaussian" if mode == "opacus" else mode
         optimizer = suiting(mechanism, epsilon, cohort_size)
-        return cls(mode, optimizer, epsilon, cohort_size=cohort_size)
+        # As its users have it.
+        trained: Trained = "both" if mode == "opacus" else trained_in(mechanism)
+        return cls(mode, optimizer, epsilon, cohort_size=cohort_size, trained=trained)
 
     def tuned(self, learning_rate: float | None, max_grad_norm: float | None) -> Setting:
         """With another learning rate or norm, where they are given."""
@@ -218,7 +221,8 @@ def _opacus_steps(
 def _learner(loaded: Loaded, setting: Setting, plan: Plan, key: NoiseKey | None) -> Learner:
     shape = LoraShape(setting.rank, 2.0 * setting.rank, setting.targets)
     adapter = new_adapter(loaded.model, shape)
-    shapes = {name: tuple(tensor.shape) for name, tensor in adapter.items()}
+    trained = trained_of(adapter, setting.trained)
+    shapes = {name: tuple(tensor.shape) for name, tensor in trained.items()}
     settings = LearnerSettings(
         shape,
         setting.optimizer,
@@ -226,4 +230,5 @@ def _learner(loaded: Loaded, setting: Setting, plan: Plan, key: NoiseKey | None)
         setting.max_grad_norm,
         AdaptiveNorm() if setting.count_share else None,
     )
-    return Learner(loaded, settings, open_mechanism(plan, shapes, key), adapter)
+    mechanism = open_mechanism(plan, shapes, key)
+    return Learner(loaded, settings, mechanism, adapter, setting.trained)

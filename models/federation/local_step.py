@@ -85,7 +85,7 @@ def _trained(
     optimizer = Optimizer(settings, adapter, work.epochs * len(batches))
     for _ in range(work.epochs):
         for batch in batches:
-            gradients, _ = user_gradients(model, adapter, [batch])
+            gradients, _ = user_gradients(model, adapter, adapter, [batch])
             step = {name: found[0] / len(batch) for name, found in gradients.items()}
             if work.proximal:
                 for name, tensor in step.items():

@@ -51,9 +51,9 @@ def attack(
         present = {user: generator.random() < 0.5 for user in users}
         canaries.append(_contributions(learner, list(users.values())))
         coins += present.values()
-        before = _flat(learner.adapter)
+        before = _flat(learner.trained)
         learner.step(Cohort(number, {u: found for u, found in users.items() if present[u]}))
-        step = before - _flat(learner.adapter)
+        step = before - _flat(learner.trained)
         sums.append(step / AUDITED_OPTIMIZER.learning_rate * cohort_size)
         report(number + 1, plan.rounds_max)
     rounds: NDArray[np.int64] = np.repeat(np.arange(plan.rounds_max), cohort_size)
@@ -81,7 +81,7 @@ def _canary(generator: random.Random) -> TrainingExample:
 def _contributions(learner: Learner, users: list[list[TrainingExample]]) -> Matrix:
     """What each user adds to the sum at the released weights; (users, parameters)."""
     encoded = [[learner.encode(example) for example in examples] for examples in users]
-    gradients, _ = user_gradients(learner.model, learner.adapter, encoded)
+    gradients, _ = user_gradients(learner.model, learner.adapter, learner.trained, encoded)
     shares = (learner.max_grad_norm / user_norms(gradients)).clamp(max=1.0)
     flat = torch.cat([g.flatten(1).double() for g in gradients.values()], dim=1)
     found: Matrix = (flat * shares[:, None]).cpu().numpy()

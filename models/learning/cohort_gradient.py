@@ -49,11 +49,12 @@ class Contribution:
 def contribution(
     model: AdaptedModel,
     adapter: Tensors,
+    trained: Tensors,
     examples: Sequence[EncodedExample],
     norm_max: float | None,
 ) -> Contribution:
     """What one user adds, computed alone: it does not depend on who else is in the cohort."""
-    gradients, (losses,) = user_gradients(model, adapter, [examples])
+    gradients, (losses,) = user_gradients(model, adapter, trained, [examples])
     norms = user_norms(gradients)
     return Contribution(clipped_sum(gradients, norms, norm_max), float(norms[0]), losses)
 
@@ -71,21 +72,25 @@ def summed(contributions: Sequence[Contribution]) -> CohortGradient:
 def cohort_gradient(
     model: AdaptedModel,
     adapter: Tensors,
+    trained: Tensors,
     users: Sequence[Sequence[EncodedExample]],
     norm_max: float | None,
     rows_max: int,
 ) -> CohortGradient:
     """Each user's rows add up to one gradient, which is cut to `norm_max` (None: not at all).
 
-    At most `rows_max` rows are computed at once, unless one user has more.
+    It is that of `trained`, a part of `adapter`. At most `rows_max` rows are computed at once,
+    unless one user has more.
     """
     total = {
-        name: torch.zeros_like(tensor, dtype=torch.float64) for name, tensor in adapter.items()
+        name: torch.zeros_like(tensor, dtype=torch.float64) for name, tensor in trained.items()
     }
     norms = torch.zeros(len(users), dtype=torch.float64)
     losses: list[list[float]] = [[] for _ in users]
     for numbers in _grouped(users, rows_max):
-        gradients, group_losses = user_gradients(model, adapter, [users[n] for n in numbers])
+        gradients, group_losses = user_gradients(
+            model, adapter, trained, [users[n] for n in numbers]
+        )
         found = user_norms(gradients)
         for name, tensor in clipped_sum(gradients, found, norm_max).items():
             total[name] += tensor
@@ -113,16 +118,19 @@ def _grouped(users: Sequence[Sequence[EncodedExample]], rows_max: int) -> list[l
 
 
 def user_gradients(
-    model: AdaptedModel, adapter: Tensors, users: Sequence[Sequence[EncodedExample]]
+    model: AdaptedModel,
+    adapter: Tensors,
+    trained: Tensors,
+    users: Sequence[Sequence[EncodedExample]],
 ) -> tuple[Tensors, list[list[float]]]:
-    """Gradients (users, ...), not cut to any norm, and each user's losses."""
+    """Gradients (users, ...) of `trained`, not cut to any norm, and each user's losses."""
     rows = [example for examples in users for example in examples]
     device = next(iter(adapter.values())).device
     counts = torch.tensor([len(examples) for examples in users])
     user_of_row = torch.repeat_interleave(torch.arange(len(users)), counts).to(device)
     base = _base_log_likelihoods(model, rows, device)
     batch = pad([row.answer for row in rows], device)
-    with model.copied(adapter, len(users), user_of_row) as copies:
+    with model.copied(adapter, trained, len(users), user_of_row) as copies:
         likelihoods, lengths = answer_log_likelihoods(model.model, batch)
         losses = correction_losses(likelihoods, lengths)
         if base is not None:

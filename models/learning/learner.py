@@ -24,7 +24,7 @@ from models.learning.cohort_gradient import (
     summed,
 )
 from models.learning.examples import Cohort, TrainingExample
-from models.learning.lora import LoraShape
+from models.learning.lora import LoraShape, Trained, trained_of
 from models.learning.optimizers import Optimizer, OptimizerSettings
 from models.learning.user_gradients import AdaptedModel
 from models.privacy.adaptive import AdaptiveNorm
@@ -56,10 +56,17 @@ class Learner:
     """
 
     def __init__(
-        self, loaded: Loaded, settings: LearnerSettings, mechanism: Mechanism, adapter: Tensors
+        self,
+        loaded: Loaded,
+        settings: LearnerSettings,
+        mechanism: Mechanism,
+        adapter: Tensors,
+        trained: Trained = "both",
     ) -> None:
         self.mechanism = mechanism
         self.adapter = {name: tensor.clone() for name, tensor in adapter.items()}
+        # Of the adapter, what steps change.
+        self.trained = trained_of(self.adapter, trained)
         # The last live version that this learning knows of.
         self._anchor = {name: tensor.clone() for name, tensor in adapter.items()}
         self.max_grad_norm = settings.max_grad_norm
@@ -67,7 +74,7 @@ class Learner:
         self._tokenizer = loaded.tokenizer
         self.end_token = end_token_of(loaded)
         self._model = AdaptedModel(loaded.model, settings.shape)
-        self._optimizer = Optimizer(settings.optimizer, self.adapter, mechanism.plan.rounds_max)
+        self._optimizer = Optimizer(settings.optimizer, self.trained, mechanism.plan.rounds_max)
 
     def close(self) -> None:
         """Takes the adapter off the model."""
@@ -91,7 +98,9 @@ class Learner:
     def contribution(self, examples: list[TrainingExample]) -> Contribution:
         """What one user's examples add to the next step: for work that need not wait for the rest
         of the cohort. It holds until the next step only. Raises EventInvalid."""
-        return contribution(self._model, self.adapter, self._encoded(examples), self._norm_max)
+        return contribution(
+            self._model, self.adapter, self.trained, self._encoded(examples), self._norm_max
+        )
 
     def adopt(self, live: Tensors) -> bool:
         """Adds what others have released since; False where that is nothing.
@@ -130,13 +139,18 @@ class Learner:
         else:
             users = [self._encoded(examples) for examples in cohort.examples.values()]
             found = cohort_gradient(
-                self._model, self.adapter, users, self._norm_max, self._settings.rows_max
+                self._model,
+                self.adapter,
+                self.trained,
+                users,
+                self._norm_max,
+                self._settings.rows_max,
             )
         # The count draws its noise under the number of this round, so it comes first.
         norm_after = self._norm_after(found.norms, context)
         noisy = self.mechanism.privatise(found.total, self.max_grad_norm, context)
         gradient = {name: (t / self._settings.cohort_size).float() for name, t in noisy.items()}
-        self._optimizer.step(self.adapter, gradient)
+        self._optimizer.step(self.trained, gradient)
         self.max_grad_norm = norm_after
         return found
 

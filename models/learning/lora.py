@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from models.privacy.noise import Tensors
 from schemas.errors import SettingsInvalid
+
+# Which of its matrices a learner changes. With A as it began, noise has fewer numbers to fall on,
+# and A's does not multiply B's (FFA-LoRA, Sun et al. 2024).
+Trained = Literal["both", "b"]
 
 # What PEFT puts before the names of the base model's own modules.
 PREFIX = "base_model.model."
@@ -47,6 +52,13 @@ def names_of(module_name: str) -> tuple[str, str]:
     """The names of A and B in a PEFT file."""
     stem = f"{PREFIX}{module_name}"
     return f"{stem}.lora_A.weight", f"{stem}.lora_B.weight"
+
+
+def trained_of(adapter: Tensors, trained: Trained) -> Tensors:
+    """Those of an adapter's matrices that are changed; the very same tensors."""
+    if trained == "both":
+        return dict(adapter)
+    return {name: tensor for name, tensor in adapter.items() if name.endswith(".lora_B.weight")}
 
 
 def new_adapter(model: nn.Module, shape: LoraShape, seed: int = 0) -> Tensors:

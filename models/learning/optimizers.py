@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 import torch
 
+from models.learning.lora import Trained
 from models.privacy.noise import Tensors
 from models.privacy.plan import MechanismName
 
@@ -47,6 +48,11 @@ def suiting(mechanism: MechanismName, epsilon: float, cohort_size: int) -> Optim
         return WITHOUT_NOISE
     rate = _RATES[mechanism][epsilon >= 8.0]
     return OptimizerSettings("sgd", rate * min(1.0, cohort_size / _COHORT))
+
+
+def trained_in(mechanism: MechanismName) -> Trained:
+    """Which matrices to train: noise that falls on both kinds multiplies itself."""
+    return "both" if mechanism == "none" else "b"
 
 
 class Optimizer:

@@ -59,17 +59,20 @@ class AdaptedModel:
             self._weights = {}
 
     @contextmanager
-    def copied(self, adapter: Tensors, users: int, user_of_row: Tensor) -> Iterator[Tensors]:
+    def copied(
+        self, adapter: Tensors, trained: Tensors, users: int, user_of_row: Tensor
+    ) -> Iterator[Tensors]:
         """Forward passes inside give each of `users` a copy: (users, ...) tensors with gradients.
 
-        `user_of_row` has the user's number for each row of the batch, shape (rows,).
+        Only `trained`, a part of `adapter`, is copied; all share the rest. `user_of_row` has the
+        user's number for each row of the batch, shape (rows,).
         """
         copies = {
             name: tensor.detach().expand(users, *tensor.shape).clone().requires_grad_()
-            for name, tensor in adapter.items()
+            for name, tensor in trained.items()
         }
         one_row_each = len(user_of_row) == users
-        self._weights = copies
+        self._weights = adapter | copies
         self._copy_of_row = None if one_row_each else user_of_row
         try:
             yield copies
@@ -90,7 +93,7 @@ class AdaptedModel:
         return add
 
     def _of_rows(self, weight: Tensor) -> Tensor:
-        if self._copy_of_row is None:
+        if self._copy_of_row is None or weight.ndim == 2:
             return weight
         return weight.index_select(0, self._copy_of_row)
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 import pytest
+import torch
 from broker import own_river, running
 from exchange_records import a_feedback, publish_exchanges
 from learning_agents import learning_parts
@@ -33,6 +34,7 @@ from models.artifacts import fetch
 from models.learning.adapter_files import read_adapter
 from models.privacy.ledger import verify
 from models.privacy.ledger_store import LedgerStore
+from models.privacy.noise import Tensors
 from models.privacy.randomness import NoiseKey
 from schemas import codec
 from schemas.errors import DataInvalid, ModelUnavailable
@@ -182,6 +184,7 @@ def test_feedback_becomes_versions_until_the_budget_is_spent(
         "default-3",
     ]
     assert [update.parent_version for update in updates] == ["base", "default-1", "default-2"]
+    kept: list[Tensors] = []
     for update in updates:
         assert update.artifact_uri is not None
         assert update.artifact_sha256 is not None
@@ -189,7 +192,13 @@ def test_feedback_becomes_versions_until_the_budget_is_spent(
         assert update.privacy.mechanism == "gaussian"
         assert update.evaluation["gate_questions"] == 4
         folder = fetch(update.artifact_uri, update.artifact_sha256, tmp_path / "fetched")
-        assert read_adapter(folder)[1].rank == 4
+        tensors, shape = read_adapter(folder)
+        assert shape.rank == 4
+        # In private only B is learned: A is as it began.
+        assert all(bool(t.any()) for n, t in tensors.items() if "lora_B" in n)
+        kept.append({n: t for n, t in tensors.items() if "lora_A" in n})
+    for name, begun in kept[0].items():
+        assert all(torch.equal(begun, later[name]) for later in kept)
 
     store = LedgerStore(taught.folder / "learning" / "ledger.db")
     spent = verify(store.entries("default"))

@@ -16,7 +16,7 @@ from models.learning.adapter_files import CONFIG_FILE, read_adapter, write_adapt
 from models.learning.batches import EncodedAnswer, encode_answer, pad
 from models.learning.clipping import clipped_sum, user_norms
 from models.learning.cohort_gradient import EncodedExample, cohort_gradient
-from models.learning.lora import LoraShape, new_adapter, target_modules
+from models.learning.lora import LoraShape, Trained, new_adapter, target_modules, trained_of
 from models.learning.losses import answer_log_likelihoods, correction_losses, preference_losses
 from models.learning.optimizers import Optimizer, OptimizerSettings
 from models.learning.user_gradients import AdaptedModel
@@ -116,24 +116,29 @@ def test_log_likelihoods_and_their_gradient_are_torchs(
 
 @pytest.mark.parametrize("rows_max", [1, 3, 16])
 @pytest.mark.parametrize("norm_max", [None, 0.05, 1.0])
+@pytest.mark.parametrize("trained", ["both", "b"])
 def test_clipped_sums_equal_a_naive_loop(
     loaded: Loaded,
     adapted: AdaptedModel,
     cohort: list[list[EncodedExample]],
     rows_max: int,
     norm_max: float | None,
+    trained: Trained,
 ) -> None:
     adapter = some_adapter(loaded)
-    expected = {name: torch.zeros_like(tensor) for name, tensor in adapter.items()}
+    parts = trained_of(adapter, trained)
+    expected = {name: torch.zeros_like(tensor) for name, tensor in parts.items()}
     norms = []
     for rows in cohort:
         gradient = naive_gradient(adapted, adapter, rows)
+        gradient = {name: gradient[name] for name in parts}
         norm = math.sqrt(sum(float(g.square().sum()) for g in gradient.values()))
         norms.append(norm)
         scale = 1.0 if norm_max is None else min(1.0, norm_max / norm)
         for name, tensor in gradient.items():
             expected[name] += scale * tensor
-    found = cohort_gradient(adapted, adapter, cohort, norm_max, rows_max)
+    found = cohort_gradient(adapted, adapter, parts, cohort, norm_max, rows_max)
+    assert found.total.keys() == parts.keys()
     assert found.norms.tolist() == pytest.approx(norms, rel=1e-4)
     for name, tensor in expected.items():
         largest = max(1.0, float(tensor.abs().max()))
@@ -144,9 +149,9 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(
     loaded: Loaded, adapted: AdaptedModel, cohort: list[list[EncodedExample]]
 ) -> None:
     adapter = some_adapter(loaded)
-    together = cohort_gradient(adapted, adapter, cohort, None, 16)
+    together = cohort_gradient(adapted, adapter, adapter, cohort, None, 16)
     for number, rows in enumerate(cohort):
-        alone = cohort_gradient(adapted, adapter, [rows], None, 16)
+        alone = cohort_gradient(adapted, adapter, adapter, [rows], None, 16)
         assert together.losses[number] == pytest.approx(alone.losses[0], rel=1e-4)
         assert float(together.norms[number]) == pytest.approx(float(alone.norms[0]), rel=1e-4)
 
