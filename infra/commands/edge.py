@@ -113,22 +113,13 @@ def join(
     ] = None,
 ) -> None:
     """Take part in rounds until Ctrl-C; a device that is offline joins the next one."""
-    from infra.commands.edge_rounds import show_rounds, tell_what_leaves
-    from infra.federation import KEY_FILE, device_parts
+    from infra.commands.edge_rounds import show, show_rounds, tell_what_leaves
+    from infra.federation import device_parts
     from infra.ports import free_ports
-    from infra.supervisor import Notice, Supervisor
+    from infra.supervisor import Supervisor
 
     folder = _folder(data)
-    if not (folder / KEY_FILE).exists():
-        raise SettingsInvalid(
-            f"This device has no key in {folder}.",
-            "Run `headwater edge key`, and have the operator admit it.",
-        )
-    if ca is None and not superlink.startswith(("127.0.0.1:", "localhost:")):
-        raise SettingsInvalid(
-            "Off this machine, the connection must be encrypted.",
-            "Ask the operator for ca.pem and name it with --ca.",
-        )
+    _check_can_join(folder, superlink, ca)
     given = {
         "MODEL": model,
         "THREADS": threads,
@@ -145,17 +136,23 @@ def join(
     authority = None if ca is None else ca.absolute()
     parts = device_parts(folder, superlink, authority, port, topic)
     known = tell_what_leaves(folder)
-
-    def show(notice: Notice) -> None:
-        if notice.what in ("died", "ready"):
-            err.print(f"{notice.part} {notice.what} {notice.detail}", style="dim", markup=False)
-        if notice.part == "topic-reader" and notice.what == "died":
-            err.print("Its log is logs/topic-reader.log.", markup=False)
-        if notice.part == "supernode" and notice.what == "died":
-            err.print("Is this device admitted? Its log is logs/supernode.log.", markup=False)
-
     supervisor = Supervisor(parts, folder, show, _DEATHS_MAX)
     run(supervisor.run(lambda: show_rounds(folder, known)))
+
+
+def _check_can_join(folder: Path, superlink: str, ca: Path | None) -> None:
+    from infra.federation import KEY_FILE
+
+    if not (folder / KEY_FILE).exists():
+        raise SettingsInvalid(
+            f"This device has no key in {folder}.",
+            "Run `headwater edge key`, and have the operator admit it.",
+        )
+    if ca is None and not superlink.startswith(("127.0.0.1:", "localhost:")):
+        raise SettingsInvalid(
+            "Off this machine, the connection must be encrypted.",
+            "Ask the operator for ca.pem and name it with --ca.",
+        )
 
 
 def _folder(data: Path | None) -> Path:

@@ -8,7 +8,8 @@ from typing import Final
 
 from agents.edge.progress import read_progress
 from agents.edge.store import ExampleStore
-from infra.commands.shell import out
+from infra.commands.shell import err, out
+from infra.supervisor import Notice
 
 _LOOK_INTERVAL_S: Final = 1.0
 
@@ -27,6 +28,16 @@ def tell_what_leaves(folder: Path) -> int:
         markup=False,
     )
     return count
+
+
+def show(notice: Notice) -> None:
+    """Which of the device's parts run, and where to look for why one does not."""
+    if notice.what in ("died", "ready"):
+        err.print(f"{notice.part} {notice.what} {notice.detail}", style="dim", markup=False)
+    if notice.part == "topic-reader" and notice.what == "died":
+        err.print("Its log is logs/topic-reader.log.", markup=False)
+    if notice.part == "supernode" and notice.what == "died":
+        err.print("Is this device admitted? Its log is logs/supernode.log.", markup=False)
 
 
 async def show_rounds(folder: Path, known: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +20,8 @@ from schemas.errors import SettingsInvalid
 if TYPE_CHECKING:
     from infra.evaluation.federated_devices import Device, RoundFigures, Setting
     from infra.evaluation.federation import Exchange, Trial
+    from infra.evaluation.federation_scale import ScaleFigures
+    from models.federation.deltas import Compression
 
 
 def federation(
@@ -53,14 +55,11 @@ def federation(
     from infra.evaluation.tracked import track_evaluation
     from models.cache import user_cache_dir
     from models.engine.load import load as load_model
-    from models.federation.deltas import COMPRESSIONS
 
     if unknown := set(arm or ()) - set(ARMS):
         raise SettingsInvalid(f"There is no arm {unknown.pop()}.", f"They are {', '.join(ARMS)}.")
     check_writable(json_file, plot)
-    packing = next((known for known in COMPRESSIONS if known == compression), None)
-    if packing is None:
-        raise SettingsInvalid(f"There is no {compression}.", f"They are {', '.join(COMPRESSIONS)}.")
+    packing = _packing(compression)
     setting = Setting(
         devices, rounds, train, held_out, norm_max, epsilon, packing, learning_rate=rate
     )
@@ -69,12 +68,10 @@ def federation(
     found = _written(json_file) if add and json_file is not None else []
 
     async def all_arms(exchange: Exchange | None) -> None:
-        for name in ARMS:
-            if arm is None or name in arm:
-                with progress(f"{name}, {rounds} rounds"):
-                    await trial.run(name, found.append, exchange)
-                if json_file is not None:
-                    json_file.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
+        for name in [name for name in ARMS if arm is None or name in arm]:
+            with progress(f"{name}, {rounds} rounds"):
+                await trial.run(name, found.append, exchange)
+            _write(json_file, found)
 
     alone = arm is not None and not any(name.startswith("federated") for name in arm)
     if in_process or alone:
@@ -91,6 +88,21 @@ def federation(
     track_evaluation("federation", last, asdict(setting), found)
 
 
+def _packing(compression: str) -> Compression:
+    from models.federation.deltas import COMPRESSIONS
+
+    for known in COMPRESSIONS:
+        if known == compression:
+            return known
+    raise SettingsInvalid(f"There is no {compression}.", f"They are {', '.join(COMPRESSIONS)}.")
+
+
+def _write(json_file: Path | None, found: Sequence[RoundFigures | ScaleFigures]) -> None:
+    """After each arm or round: what is done is kept even if the rest is interrupted."""
+    if json_file is not None:
+        json_file.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
+
+
 def federation_scale(
     devices: Annotated[int, typer.Option(min=1)] = 1000,
     rounds: Annotated[int, typer.Option(min=1)] = 10,
@@ -98,7 +110,7 @@ def federation_scale(
 ) -> None:
     """Many devices in Flower's simulation, with a tiny model: time and memory by round."""
     from infra.evaluation.federated_fleet import check_simulation
-    from infra.evaluation.federation_scale import ScaleFigures, many_devices
+    from infra.evaluation.federation_scale import many_devices
     from infra.evaluation.tracked import track_evaluation
 
     check_simulation(devices)
@@ -112,8 +124,7 @@ def federation_scale(
         def told(figures: ScaleFigures) -> None:
             found.append(figures)
             report(figures.number, rounds)
-            if json_file is not None:
-                json_file.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
+            _write(json_file, found)
 
         if not run(many_devices(Path(folder), devices, rounds, told)):
             raise typer.Exit(130)

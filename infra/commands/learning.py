@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 from rich.table import Table
@@ -13,6 +14,13 @@ from infra.commands.progress import progress
 from infra.commands.shell import err, out
 from schemas.errors import SettingsInvalid
 
+if TYPE_CHECKING:
+    from infra.evaluation.learning import Setting
+    from models.learning.e2e import Described
+    from models.learning.examples import TrainingExample
+
+# The scores of the static model, and of each run.
+Results = tuple[dict[str, float], list[dict[str, Any]]]
 _Mode = Literal["none", "gaussian", "correlated", "opacus"]
 _MODES: tuple[_Mode, ...] = get_args(_Mode)
 
@@ -44,12 +52,10 @@ def learning(
     Each mode runs at each epsilon, none once; what is done is in the JSON file even if the rest is
     interrupted. Noise is drawn anew for each run.
     """
-    from infra.evaluation.learning import Setting, check, replay, static_scores
+    from infra.evaluation.learning import Setting
     from infra.evaluation.learning_plot import draw
-    from infra.evaluation.learning_table import read_results, table, write_results
+    from infra.evaluation.learning_table import read_results, table
     from infra.evaluation.tracked import track_evaluation
-    from models.cache import user_cache_dir
-    from models.engine.load import load as load_model
     from models.learning.e2e import read_corrections, read_test
 
     settings = [
@@ -64,20 +70,9 @@ def learning(
         for budget in (list(epsilon or [8.0]) if name != "none" else [8.0])
     ]
     check_writable(json_file, plot)
-    static, runs = read_results(json_file) if add and json_file else ({}, [])
+    results = read_results(json_file) if add and json_file else ({}, [])
     corrections = read_corrections(dataset, limit, per_user)
-    questions = read_test(dataset, test)
-    for setting in settings:
-        check(corrections, setting)
-    loaded = load_model("smollm2", user_cache_dir(), "auto", "auto")
-    if not static:
-        with progress("static model"):
-            static = static_scores(loaded, questions)
-    for setting in settings:
-        with progress(f"{setting.mode}, cohorts") as report:
-            runs.append(replay(loaded, corrections, questions, setting, report=report))
-        if json_file is not None:
-            write_results(json_file, static, runs)
+    static, runs = _learned(settings, corrections, read_test(dataset, test), results, json_file)
     if plot is not None:
         draw(static, runs, plot)
     rows = table(static, runs)
@@ -88,6 +83,34 @@ def learning(
         {"dataset": dataset.name, "cohort": cohort, "limit": limit, "delta": delta},
         {"static": static, "runs": runs},
     )
+
+
+def _learned(
+    settings: Sequence[Setting],
+    corrections: Sequence[TrainingExample],
+    questions: Sequence[Described],
+    results: Results,
+    json_file: Path | None,
+) -> Results:
+    """What was known before, and a run of each setting; the file holds each as soon as it ends."""
+    from infra.evaluation.learning import check, replay, static_scores
+    from infra.evaluation.learning_table import write_results
+    from models.cache import user_cache_dir
+    from models.engine.load import load as load_model
+
+    for setting in settings:
+        check(corrections, setting)
+    loaded = load_model("smollm2", user_cache_dir(), "auto", "auto")
+    static, runs = results
+    if not static:
+        with progress("static model"):
+            static = static_scores(loaded, questions)
+    for setting in settings:
+        with progress(f"{setting.mode}, cohorts") as report:
+            runs.append(replay(loaded, corrections, questions, setting, report=report))
+        if json_file is not None:
+            write_results(json_file, static, runs)
+    return static, runs
 
 
 def _named(row: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -38,14 +39,8 @@ def print_report(
 
     path = ledger_path(load(LearnSettings))
     if not path.exists():
-        if user is None:
-            _print_beside(as_json)
-            if _print_tunings(as_json):
-                return
-        raise DataInvalid(
-            f"There is no ledger at {path}.",
-            "Nothing was learned there; HEADWATER_LEARN_FOLDER names another folder.",
-        )
+        _report_without_ledger(path, user, as_json)
+        return
     pseudonym = None if user is None else _pseudonym(user)
     store = LedgerStore(path)
     broken = False
@@ -117,6 +112,18 @@ def _pseudonym(user: str) -> str:
             "Set HEADWATER_JOIN_PSEUDONYM_KEY_FILE, or name the pseudonym itself.",
         )
     return open_pseudonyms(settings).of(user=user, conversation=None, prompt="")
+
+
+def _report_without_ledger(path: Path, user: str | None, as_json: bool) -> None:
+    """What can be said all the same; raises DataInvalid where nothing spent anything."""
+    if user is None:
+        _print_beside(as_json)
+        if _print_tunings(as_json):
+            return
+    raise DataInvalid(
+        f"There is no ledger at {path}.",
+        "Nothing was learned there; HEADWATER_LEARN_FOLDER names another folder.",
+    )
 
 
 def _print_beside(as_json: bool) -> None:

@@ -39,6 +39,8 @@ from streams.subscription import Subscription
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
+HONEST = 60
+
 
 def parts(kafka: KafkaSettings, folder: Path) -> list[Part]:
     env = {
@@ -91,7 +93,7 @@ async def feed(kafka: KafkaSettings) -> tuple[list[Outcome], list[Verdict], list
     ]
     await publish_exchanges(kafka, ["p1", "p2", "p3"], feedback)
     joined = await until(kafka, OUTCOMES, lambda found: len(found) == 3)
-    await publish_outcomes(kafka, [an_outcome(number) for number in range(60)])
+    await publish_outcomes(kafka, map(an_outcome, range(HONEST)))
     spam = [an_outcome(100 + n, user="spammer", at_ms=1_070_000) for n in range(40)]
     await publish_outcomes(kafka, spam)
     verdicts = await until(kafka, VERDICTS, lambda found: len(found) == 103)
@@ -131,8 +133,10 @@ async def labels_told(kafka: KafkaSettings, version: str, count: int) -> dict[st
     return of_version(await until(kafka, ANALYTICS, enough))
 
 
-def check_labels(told: dict[str, Statistic], pairs: list[tuple[str, str]]) -> None:
-    """Against counting by hand."""
+def check_labels(told: dict[str, Statistic]) -> None:
+    """Against counting by hand what honest users said."""
+    honest = map(an_outcome, range(HONEST))
+    pairs = [(one.labels["intent"], one.predicted["intent"]) for one in honest]
     cells = Counter(f"{truth} → {predicted}" for truth, predicted in pairs)
     assert told[LABEL_CONFUSION].values == cells
     right = Counter(truth for truth, predicted in pairs if truth == predicted)
@@ -173,10 +177,7 @@ def test_feedback_becomes_a_policy_and_spam_waits_for_an_operator(
             statistic.labels.get("learner") for statistic in figures
         }
 
-        # As many as there are outcomes of this version, less those in quarantine.
-        honest = [an_outcome(number) for number in range(60)]
-        pairs = [(one.labels["intent"], one.predicted["intent"]) for one in honest]
-        check_labels(asyncio.run(labels_told(kafka, "default-0", len(pairs))), pairs)
+        check_labels(asyncio.run(labels_told(kafka, "default-0", HONEST)))
 
         own_log = asyncio.run(read_outcomes(kafka))
         assert isinstance(own_log, Logged)

@@ -61,6 +61,7 @@ async def until_shown(address: str, what: str) -> str:
         return shown
 
 
+@pytest.mark.long
 async def test_detectors_are_after_a_restart_as_they_were(kafka: KafkaSettings) -> None:
     """Nothing is kept on disk: however a monitor ends, its successor reads the windows again."""
     windows = usual(("v1",), 20, Random(9))

@@ -40,7 +40,7 @@ T = TypeVar("T")
 PHONE = {"width": 390, "height": 844}
 TIMEOUT_MS = 30_000
 # One panel slides away while the next one comes.
-SLIDE_MS = 500
+SLIDE_MS = 400
 WITH_PAGE = {"HEADWATER_GATEWAY_PAGE": "true"}
 
 
