@@ -225,7 +225,7 @@ class LearnSettings(LearnedSettings):
     rank: int = Field(4, ge=1, description="rank of the LoRA adapter; its alpha is twice that")
     targets: str = Field("q_proj,v_proj", description="layers that it changes, with commas")
     trained: Literal["both", "b"] | None = Field(
-        None, description="its matrices that learning changes; default: `b` in private, else both"
+        None, description="its matrices that learning changes; default: `b` under an epsilon of 8"
     )
     optimizer: Literal["sgd", "adam"] | None = Field(
         None, description="default: what suits the mechanism"

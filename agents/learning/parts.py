@@ -26,7 +26,7 @@ def optimizer_of(settings: LearnSettings) -> OptimizerSettings:
 
 def _trained(settings: LearnSettings) -> Trained:
     """What is set, or what suits the mechanism."""
-    return settings.trained or trained_in(settings.mechanism)
+    return settings.trained or trained_in(settings.mechanism, settings.epsilon)
 
 
 def open_learner(

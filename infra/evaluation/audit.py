@@ -57,7 +57,7 @@ def run_audit(
     plan = msgspec.structs.replace(claimed, noise_multiplier=noise / audit.noise_cut)
     shape = LoraShape()
     adapter = new_adapter(loaded.model, shape)
-    trained = trained_in(audit.mode)
+    trained = trained_in(audit.mode, audit.epsilon)
     shapes = {name: tuple(t.shape) for name, t in trained_of(adapter, trained).items()}
     settings = LearnerSettings(shape, AUDITED_OPTIMIZER, _COHORT_SIZE, _MAX_GRAD_NORM)
     learner = Learner(loaded, settings, open_mechanism(plan, shapes), adapter, trained)

@@ -60,7 +60,7 @@ class Setting:
         mechanism: MechanismName = "gaussian" if mode == "opacus" else mode
         optimizer = suiting(mechanism, epsilon, cohort_size)
         # As its users have it.
-        trained: Trained = "both" if mode == "opacus" else trained_in(mechanism)
+        trained: Trained = "both" if mode == "opacus" else trained_in(mechanism, epsilon)
         return cls(mode, optimizer, epsilon, cohort_size=cohort_size, trained=trained)
 
     def tuned(self, learning_rate: float | None, max_grad_norm: float | None) -> Setting:

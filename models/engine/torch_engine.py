@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import queue
+import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -40,6 +43,7 @@ log = logging.getLogger(__name__)
 
 # torch's choice, which OMP_NUM_THREADS changes.
 _THREADS: Final = torch.get_num_threads()
+_LOADER_NICE: Final = 10
 
 Inbox = queue.SimpleQueue[Sequence | None]
 Outbox = asyncio.Queue[Piece | GenerationFailed]
@@ -68,6 +72,7 @@ class TorchEngine:
         self._ended = asyncio.Event()
         # One adapter at a time: two would write the same stacks.
         self._loading = asyncio.Lock()
+        self._loader = ThreadPoolExecutor(1, "headwater-adapters", _yield_to_others)
 
     async def start(self) -> None:
         """Loads and warms up: the default model takes 1 s, and 10 s more the first time.
@@ -121,8 +126,9 @@ class TorchEngine:
         scheduler = self._scheduler_now()
         async with self._loading:
             if not scheduler.versions.keep(version):
-                await asyncio.to_thread(
-                    _load_adapter, scheduler, version, folder, self.options.adapter_rank_max
+                rank_max = self.options.adapter_rank_max
+                await self._loop.run_in_executor(
+                    self._loader, _load_adapter, scheduler, version, folder, rank_max
                 )
             scheduler.versions.go_live(name, version)
 
@@ -138,6 +144,7 @@ class TorchEngine:
         await self._ended.wait()
         # Its last act was to set the event, so this returns at once.
         self._thread.join()
+        self._loader.shutdown(wait=False)
         self._loaded = self._scheduler = None
 
     @contextmanager
@@ -272,6 +279,12 @@ class TorchEngine:
         self._ended.set()
         for outbox in self._open:
             outbox.put_nowait(_not_running())
+
+
+def _yield_to_others() -> None:
+    """Streams go on first: on Linux each thread has a niceness of its own."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOADER_NICE)
 
 
 @torch.inference_mode()

@@ -33,9 +33,13 @@ class OptimizerSettings:
 
 
 WITHOUT_NOISE: Final = OptimizerSettings("adam", 2e-3)
-# Learning rates of SGD in private, below an epsilon of 8 and from it on: the best of those tried
-# with cohorts of 64 (docs/benchmarks). At twice the first one noise undid all learning.
-_RATES: Final = {"gaussian": (0.2, 0.6), "correlated": (0.4, 0.6)}
+# Of what was tried with cohorts of 64 (docs/benchmarks), what learned most: from this budget on,
+# SGD on both matrices; below it on B alone, at a rate by the budget. Rates stay the same over the
+# rounds, for correlated noise takes itself back only under equal steps.
+_EPSILON_LARGE: Final = 8.0
+_RATE_OF_BOTH: Final = 0.6
+_RATE_OF_B_MAX: Final = 0.8
+_RATE_OF_B: Final = {"gaussian": 0.2, "correlated": 0.4}  # For each unit of epsilon.
 _COHORT: Final = 64
 
 
@@ -46,13 +50,16 @@ def suiting(mechanism: MechanismName, epsilon: float, cohort_size: int) -> Optim
     """
     if mechanism == "none":
         return WITHOUT_NOISE
-    rate = _RATES[mechanism][epsilon >= 8.0]
+    if epsilon >= _EPSILON_LARGE:
+        rate = _RATE_OF_BOTH
+    else:
+        rate = min(_RATE_OF_B_MAX, _RATE_OF_B[mechanism] * epsilon)
     return OptimizerSettings("sgd", rate * min(1.0, cohort_size / _COHORT))
 
 
-def trained_in(mechanism: MechanismName) -> Trained:
-    """Which matrices to train: noise that falls on both kinds multiplies itself."""
-    return "both" if mechanism == "none" else "b"
+def trained_in(mechanism: MechanismName, epsilon: float) -> Trained:
+    """Which matrices to train: much noise, where it falls on both, multiplies itself."""
+    return "both" if mechanism == "none" or epsilon >= _EPSILON_LARGE else "b"
 
 
 class Optimizer:
