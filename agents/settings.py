@@ -95,7 +95,7 @@ class GenerateSettings(BaseSettings):
         3,
         ge=0,
         description="next tokens guessed from the text so far while one answer is generated alone; "
-        "answers stay the same, 0 switches it off",
+        "answers stay the same but for rounding, 0 switches it off",
     )
     weights: Literal["auto", "full", "4bit"] = Field(
         "auto", description="4 bits for few answers at once; `auto` where nothing is lost by it"
