@@ -35,7 +35,8 @@ class SamplingParams:
     - repetition_penalty (1: none) divides the scores of tokens in prompt and answer, as Hugging
       Face does; frequency_penalty and presence_penalty (0: none) are subtracted for tokens in the
       answer, as OpenAI does.
-    - The same seed gives the same draws, whatever else the engine does: the same text but for rounding.
+    - The same seed gives the same draws, whatever else the engine does: the same text but for
+      rounding.
     - `stop` strings end the text and are not part of it.
     - `logprobs` tells the log probability of each token, `top_logprobs` those of the likeliest.
     - `json_schema` (a JSON Schema, as JSON) or `json_object` (any JSON object) constrain the text:
