@@ -35,7 +35,7 @@ class Scheduler:
         ends: frozenset[int],
         slots: int,
         prompt_tokens_step: int,
-        guesses_max: int = 0,
+        guesses_max: int,
     ) -> None:
         self.model = model
         self.versions = versions
@@ -147,10 +147,11 @@ class Scheduler:
         try:
             ended, logits = self.model.run(works)
             sequences = [owners[id(work.held)] for work in ended]
-            guessed = works[0].guesses > 0
-            chosen = [] if guessed else self._choose(sequences, logits)
-            if guessed:
+            chosen: list[tuple[Sequence, Chosen]] = []
+            if works[0].guesses:
                 self._check_guesses(sequences[0], works[0], logits)
+            else:
+                chosen = self._choose(sequences, logits)
         except Exception as error:
             # Keys and values may be half written: nobody who took part can go on.
             self._fail([owners[id(work.held)] for work in works], error)
