@@ -9,7 +9,7 @@ from models.learning.lora import LoraShape, Trained, trained_of
 from models.learning.optimizers import OptimizerSettings, suiting, trained_in
 from models.privacy.ledger import Opening
 from models.privacy.mechanism import open_mechanism
-from models.privacy.noise import Tensors
+from models.privacy.noise import Tensors, shapes_of
 from models.privacy.plan import MechanismName
 from models.privacy.randomness import NoiseKey
 
@@ -46,7 +46,7 @@ def open_learner(
         tokens_max=settings.tokens_max,
     )
     trained = _trained(settings)
-    shapes = {name: tuple(t.shape) for name, t in trained_of(adapter, trained).items()}
+    shapes = shapes_of(trained_of(adapter, trained))
     return Learner(loaded, learner, open_mechanism(opening.plan, shapes, key), adapter, trained)
 
 

@@ -38,6 +38,7 @@ from models.learning.rounds import Rounds
 from models.privacy.ledger import Round
 from models.privacy.ledger_store import LedgerStore
 from models.privacy.mechanism import open_mechanism
+from models.privacy.noise import shapes_of
 from models.privacy.randomness import NoiseKey
 from schemas.errors import DataInvalid
 
@@ -87,7 +88,7 @@ class Federation:
         self.opening = open_promise(
             self.store, self.name, settings, settings.devices, key, adapter, promised
         )
-        shapes = {name: tuple(tensor.shape) for name, tensor in adapter.items()}
+        shapes = shapes_of(adapter)
         self._learner = Learner(
             loaded,
             LearnerSettings(

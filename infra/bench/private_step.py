@@ -22,6 +22,7 @@ from models.learning.lora import LoraShape, new_adapter
 from models.learning.losses import answer_log_likelihoods, correction_losses
 from models.learning.optimizers import OptimizerSettings
 from models.privacy.mechanism import open_mechanism
+from models.privacy.noise import shapes_of
 from models.privacy.plan import make_plan
 
 _USERS = 16
@@ -77,7 +78,7 @@ def _examples() -> list[TrainingExample]:
 def _learner(loaded: Loaded) -> Learner:
     plan = make_plan("correlated", epsilon=8.0, delta=1e-6, rounds_max=1000)
     adapter = new_adapter(loaded.model, _SETTINGS.shape)
-    shapes = {name: tuple(tensor.shape) for name, tensor in adapter.items()}
+    shapes = shapes_of(adapter)
     return Learner(loaded, _SETTINGS, open_mechanism(plan, shapes), adapter)
 
 

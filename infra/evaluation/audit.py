@@ -15,6 +15,7 @@ from models.learning.lora import LoraShape, new_adapter, trained_of
 from models.learning.optimizers import trained_in
 from models.privacy.audit import epsilon_lower_bound
 from models.privacy.mechanism import open_mechanism
+from models.privacy.noise import shapes_of
 from models.privacy.plan import make_plan
 from schemas.errors import SettingsInvalid
 
@@ -58,7 +59,7 @@ def run_audit(
     shape = LoraShape()
     adapter = new_adapter(loaded.model, shape)
     trained = trained_in(audit.mode, audit.epsilon)
-    shapes = {name: tuple(t.shape) for name, t in trained_of(adapter, trained).items()}
+    shapes = shapes_of(trained_of(adapter, trained))
     settings = LearnerSettings(shape, AUDITED_OPTIMIZER, _COHORT_SIZE, _MAX_GRAD_NORM)
     learner = Learner(loaded, settings, open_mechanism(plan, shapes), adapter, trained)
     try:

@@ -19,7 +19,7 @@ from models.learning.optimizers import WITHOUT_NOISE, OptimizerSettings, suiting
 from models.privacy.adaptive import AdaptiveNorm
 from models.privacy.ledger import declared_epsilon
 from models.privacy.mechanism import open_mechanism
-from models.privacy.noise import Tensors
+from models.privacy.noise import Tensors, shapes_of
 from models.privacy.participation import Participation
 from models.privacy.plan import MechanismName, Plan, make_plan
 from models.privacy.randomness import NoiseKey
@@ -221,8 +221,7 @@ def _opacus_steps(
 def _learner(loaded: Loaded, setting: Setting, plan: Plan, key: NoiseKey | None) -> Learner:
     shape = LoraShape(setting.rank, 2.0 * setting.rank, setting.targets)
     adapter = new_adapter(loaded.model, shape)
-    trained = trained_of(adapter, setting.trained)
-    shapes = {name: tuple(tensor.shape) for name, tensor in trained.items()}
+    shapes = shapes_of(trained_of(adapter, setting.trained))
     settings = LearnerSettings(
         shape,
         setting.optimizer,

@@ -20,6 +20,11 @@ Tensors = dict[str, Tensor]
 Shapes = Mapping[str, tuple[int, ...]]
 
 
+def shapes_of(tensors: Tensors) -> Shapes:
+    """What noise for them looks like."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
 class NoiseStream:
     """Noise for named tensors; the independent noise behind it has standard deviation 1.
 

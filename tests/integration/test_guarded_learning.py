@@ -12,6 +12,7 @@ import msgspec
 import pytest
 import torch
 from broker import own_river
+from exchange_records import an_example
 from learning_agents import QUESTIONS
 
 from agents.learning.adapter_learning import Learning
@@ -21,7 +22,6 @@ from agents.settings import LearnSettings
 from agents.tuning.contest import Contest
 from agents.tuning.rules import TuningRules
 from agents.tuning.stream import tune_on_topic
-from headwater import Message
 from infra.learning_replay import Replay
 from infra.local_kafka import LocalKafka
 from models.learning.gate import LiveVersion
@@ -30,7 +30,7 @@ from models.learning.tuning import candidates_of
 from models.privacy.ledger import Round
 from schemas import codec, headers
 from schemas.errors import DataInvalid
-from schemas.events import PROGRESSIVE, Example, Outcome, Verdict
+from schemas.events import PROGRESSIVE, Outcome, Verdict
 from schemas.topics import ANALYTICS, VERDICTS
 from streams.follower import Follower
 from streams.producer import Outgoing, Producer
@@ -45,16 +45,7 @@ def a_verdict(number: int, decision: str = "accepted") -> Outgoing:
     """On one user's correction; each user counts for less than the one before."""
     user = f"u{number}" if decision == "accepted" else f"liar{number}"
     name = f"of-{user}"
-    example = Example(
-        example_id=name,
-        user=user,
-        prompt_id=f"p{number}",
-        generation_id=f"g{number}",
-        model_version="base",
-        messages=[Message(role="user", content=f"How deep is river {number}?")],
-        completion="Very deep.",
-        correction="Nine metres.",
-    )
+    example = an_example(number, name, user)
     outcome = Outcome(name, user, f"p{number}", f"g{number}", "base", 0, example=example)
     told = {"outcome_id": name, "at_ms": 0, "decision": decision, "user": user}
     verdict = msgspec.convert(told | {"weight": 1.0 / (number + 1)}, Verdict)

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 from broker import own_river
+from exchange_records import an_example
 
 from agents.settings import LearnSettings
 from agents.tuning.contest import Contest
 from agents.tuning.rules import TuningRules
 from agents.tuning.stream import tune_on_topic
-from headwater import Message
 from infra.local_kafka import LocalKafka
 from models.learning.tuning import candidates_of
 from schemas import codec, headers
-from schemas.events import TUNING_ENDED, TUNING_RUNG, Example, Statistic
+from schemas.events import TUNING_ENDED, TUNING_RUNG, Statistic
 from schemas.topics import ANALYTICS, EXAMPLES
 from streams.producer import Outgoing, Producer
 from streams.settings import KafkaSettings
@@ -25,17 +25,8 @@ from streams.subscription import Subscription
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 
-def an_example(number: int) -> Outgoing:
-    example = Example(
-        example_id=f"e{number}",
-        user=f"u{number}",
-        prompt_id=f"p{number}",
-        generation_id=f"g{number}",
-        model_version="base",
-        messages=[Message(role="user", content=f"How deep is river {number}?")],
-        completion="Very deep.",
-        correction="Nine metres.",
-    )
+def an_outgoing(number: int) -> Outgoing:
+    example = an_example(number, f"e{number}", f"u{number}")
     made = headers.make_headers(EXAMPLES, example.example_id, "/tests")
     return Outgoing(EXAMPLES, example.user, codec.checked(EXAMPLES, example), made)
 
@@ -52,7 +43,7 @@ async def tune(kafka: KafkaSettings, settings: LearnSettings, model: Path) -> tu
     )
     # They come while it follows.
     for number in range(12):
-        await producer.send(an_example(number))
+        await producer.send(an_outgoing(number))
     await producer.close()
     contest = await tuning
     # The same once more: nothing is learned twice, and the same is told.

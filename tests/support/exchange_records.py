@@ -6,7 +6,16 @@ import asyncio
 from collections.abc import Sequence
 
 from schemas import codec, headers, ids
-from schemas.events import Context, Feedback, FoundPassage, Generation, Message, Prompt, Timings
+from schemas.events import (
+    Context,
+    Example,
+    Feedback,
+    FoundPassage,
+    Generation,
+    Message,
+    Prompt,
+    Timings,
+)
 from schemas.events import Usage as TokenUsage
 from schemas.topics import CONTEXTS, FEEDBACK, GENERATIONS
 from streams.fenced_writer import FencedWriter
@@ -41,6 +50,20 @@ def a_generation(prompt_id: str, text: str = "Deep.", **fields: str | None) -> G
 def a_feedback(prompt_id: str, number: int = 0, **fields: object) -> Feedback:
     given = {"correction": f"{prompt_id} is nine metres deep."} | fields
     return Feedback(prompt_id, f"{prompt_id}-feedback-{number}", f"user of {prompt_id}", **given)
+
+
+def an_example(number: int, example_id: str, user: str) -> Example:
+    """A correction, as join writes it."""
+    return Example(
+        example_id=example_id,
+        user=user,
+        prompt_id=f"p{number}",
+        generation_id=f"g{number}",
+        model_version="base",
+        messages=[Message(role="user", content=f"How deep is river {number}?")],
+        completion="Very deep.",
+        correction="Nine metres.",
+    )
 
 
 async def publish_exchanges(

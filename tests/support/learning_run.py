@@ -27,6 +27,7 @@ from models.privacy.adaptive import AdaptiveNorm
 from models.privacy.ledger import Opening
 from models.privacy.ledger_store import LedgerStore
 from models.privacy.mechanism import open_mechanism
+from models.privacy.noise import shapes_of
 from models.privacy.plan import make_plan
 from models.privacy.randomness import NoiseKey
 
@@ -66,7 +67,7 @@ def live(loaded: Loaded, folder: Path, boundary: Reaper) -> None:
     store = LedgerStore(folder / "ledger.db")
     store._database.set_trace_callback(boundary)
     adapter = new_adapter(loaded.model, SETTINGS.shape)
-    shapes = {name: tuple(tensor.shape) for name, tensor in adapter.items()}
+    shapes = shapes_of(adapter)
     learner = Learner(loaded, SETTINGS, open_mechanism(PLAN, shapes, KEY), adapter)
     opening = Opening(
         adapter=ADAPTER,

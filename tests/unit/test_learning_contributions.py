@@ -13,6 +13,7 @@ from models.learning.learner import Learner, LearnerSettings
 from models.learning.lora import LoraShape, new_adapter
 from models.learning.optimizers import OptimizerSettings
 from models.privacy.mechanism import open_mechanism
+from models.privacy.noise import shapes_of
 from models.privacy.plan import make_plan
 from models.privacy.randomness import NoiseKey
 
@@ -46,7 +47,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
 
 def a_learner(loaded: Loaded) -> Learner:
     adapter = new_adapter(loaded.model, SHAPE)
-    shapes = {name: tuple(tensor.shape) for name, tensor in adapter.items()}
+    shapes = shapes_of(adapter)
     settings = LearnerSettings(SHAPE, OptimizerSettings("sgd", 0.1), len(COHORT.users))
     return Learner(loaded, settings, open_mechanism(PLAN, shapes, KEY), adapter)
 

@@ -18,6 +18,7 @@ from models.learning.learner import Learner, LearnerSettings
 from models.learning.lora import LoraShape, new_adapter
 from models.learning.optimizers import OptimizerSettings
 from models.privacy.mechanism import open_mechanism
+from models.privacy.noise import shapes_of
 from models.privacy.participation import Participation
 from models.privacy.plan import Plan, make_plan
 from models.privacy.randomness import NoiseKey
@@ -117,7 +118,7 @@ def test_without_noise_ours_and_opacus_learn_the_same(loaded: Loaded, folder: Pa
     plan = Plan(mechanism="gaussian", rounds_max=4, noise_multiplier=1e-12)
     optimizer = OptimizerSettings("sgd", 0.05)
     adapter = new_adapter(loaded.model, LoraShape())
-    shapes = {name: tuple(tensor.shape) for name, tensor in adapter.items()}
+    shapes = shapes_of(adapter)
     settings = LearnerSettings(LoraShape(), optimizer, 15, max_grad_norm=0.5, rows_max=4)
     learner = Learner(loaded, settings, open_mechanism(plan, shapes), adapter)
     cohorts = assemble(read_corrections(folder), CohortAssembler(15, 1, Participation(plan), 0))

@@ -22,7 +22,7 @@ from models.learning.rounds import Judgement, Rounds
 from models.privacy.ledger import Opening, Round
 from models.privacy.ledger_store import LedgerStore
 from models.privacy.mechanism import open_mechanism
-from models.privacy.noise import Tensors
+from models.privacy.noise import Tensors, shapes_of
 from models.privacy.plan import make_plan
 from models.privacy.randomness import NoiseKey
 from schemas.errors import DataInvalid
@@ -46,7 +46,7 @@ def learner(loaded: Loaded) -> Iterator[Learner]:
 
 def new_learner(loaded: Loaded) -> Learner:
     adapter = new_adapter(loaded.model, SETTINGS.shape)
-    shapes = {name: tuple(tensor.shape) for name, tensor in adapter.items()}
+    shapes = shapes_of(adapter)
     return Learner(loaded, SETTINGS, open_mechanism(PLAN, shapes, KEY), adapter)
 
 
