@@ -30,6 +30,10 @@ class Matrices:
     down: Tensor  # (layers, w, in)
     up: Tensor  # (layers, w, out), the scaling included
 
+    def to(self, device: torch.device) -> Matrices:
+        """The same on a device; these themselves if they are there."""
+        return Matrices(self.down.to(device), self.up.to(device))
+
 
 Adapter = Mapping[str, Matrices]
 

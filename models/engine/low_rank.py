@@ -78,7 +78,7 @@ class Stacks:
         for product in PRODUCTS:
             stack, own = products.get(product), adapter.get(product)
             if own is not None:
-                products[product] = self._with(stack, slot, own)
+                products[product] = self._with(stack, slot, own.to(self._like.device))
             elif stack is not None:
                 products[product] = self._without(stack, slot)
         self._products = products
