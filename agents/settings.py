@@ -97,6 +97,12 @@ class GenerateSettings(BaseSettings):
         description="next tokens guessed from the text so far while one answer is generated alone; "
         "answers stay the same but for rounding, 0 switches it off",
     )
+    cuda_graphs: bool = Field(
+        True, description="on a GPU, passes are recorded and replayed; nothing is guessed then"
+    )
+    compile: Literal["auto", "true", "false"] = Field(
+        "auto", description="small operations compiled to few kernels; `auto` does it on a GPU"
+    )
     weights: Literal["auto", "full", "4bit"] = Field(
         "auto", description="4 bits for few answers at once; `auto` where nothing is lost by it"
     )

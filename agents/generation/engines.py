@@ -36,6 +36,8 @@ def _local(settings: GenerateSettings) -> Engine:
             device=settings.device,
             dtype=settings.dtype,
             threads=settings.threads,
+            cuda_graphs=settings.cuda_graphs,
+            compile=settings.compile,
         )
     )
 

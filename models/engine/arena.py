@@ -46,6 +46,8 @@ class Arena:
         self._like = like
         self._pages = _Pages(self._row, rows_max, like) if _LAZY and like.is_cpu else None
         self._rows = 0
+        # Counts the addresses that the rows had: what knows one must ask again after a move.
+        self.moves = 0
         # Zeros, not empty: a masked position still enters a product, and 0 · NaN is NaN.
         self._use(self._pages.kv if self._pages else like.new_zeros(0, *self._row))
 
@@ -53,6 +55,11 @@ class Arena:
     def capacity_tokens(self) -> int:
         """Positions that take memory."""
         return self._rows * self.row_tokens
+
+    @property
+    def rows(self) -> int:
+        """Rows that have memory; those that nobody owns may be written."""
+        return self._rows
 
     @property
     def full(self) -> bool:
@@ -100,6 +107,7 @@ class Arena:
         return ((rows * layers + layer) * self.row_tokens + positions[None]).unbind(0)
 
     def _use(self, kv: Tensor) -> None:
+        self.moves += 1
         self._kv = kv  # (rows, layers, row_tokens, 2·K·D)
         self.layers = kv.unbind(1)
         self.flat = kv.view(-1, self._row[2])

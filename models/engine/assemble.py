@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+
 from models.engine.batch_model import BatchModel, Work
+from models.engine.decode_graphs import DecodeGraphs
+from models.engine.elementwise import compiled
 from models.engine.kv_memory import KvMemory
 from models.engine.llama import Llama, Shape
 from models.engine.load import Loaded
@@ -12,6 +16,8 @@ from models.engine.scheduler import Scheduler
 from models.engine.versions import Versions
 from models.weights import PACKAGED_MODEL
 from schemas.errors import SettingsInvalid
+
+log = logging.getLogger(__name__)
 
 # What a request is expected to take, prompt and answer, where no limit is set.
 ROW_TOKENS_DEFAULT = 512
@@ -23,14 +29,19 @@ def assemble(options: TorchEngineOptions, loaded: Loaded, context_tokens_max: in
     model = Llama(loaded.model, context_tokens_max, lossless or options.weights == "4bit")
     like = model.embeddings
     tokens_max = kv_tokens_max(options, model.shape, like.element_size(), context_tokens_max)
+    if options.compile == "true" or (options.compile == "auto" and like.is_cuda):
+        _compile(model)
     stacks = Stacks(model.shape, options.adapters_max, like)
+    graphs = DecodeGraphs(model, stacks) if options.cuda_graphs and like.is_cuda else None
+    kv = KvMemory(model.shape, tokens_max, context_tokens_max, like)
     scheduler = Scheduler(
-        BatchModel(model, KvMemory(model.shape, tokens_max, context_tokens_max, like), stacks),
+        BatchModel(model, kv, stacks, graphs),
         Versions(stacks),
         loaded.end_tokens,
         options.slots,
         options.prompt_tokens_step,
-        options.guesses_max,
+        # A pass with guesses is not recorded, and Python takes longer for it than it saves.
+        0 if graphs else options.guesses_max,
     )
     _warm_up(scheduler.model)
     return scheduler
@@ -55,6 +66,19 @@ def kv_tokens_max(
     return tokens
 
 
+def _compile(model: Llama) -> None:
+    shape = model.shape
+    qkv_size = shape.query_size + shape.kv_size
+    try:
+        model.parts = compiled(qkv_size, shape.head_size, shape.inner, model.embeddings)
+    except Exception as error:
+        log.warning(
+            "torch.compile does not work here: %s. The engine goes on without it. "
+            "Install a C++ compiler (on a GPU Triton too), or set HEADWATER_GENERATE_COMPILE=false",
+            str(error).partition("\n")[0],
+        )
+
+
 def _warm_up(batch: BatchModel) -> None:
     """The first passes choose and build kernels: not at the cost of the first request."""
     for rows in (1, 8):
@@ -63,6 +87,8 @@ def _warm_up(batch: BatchModel) -> None:
         batch.run(works)
         for work in works:
             batch.kv.settle(work.held)
-        batch.run([Work(work.held, [0], BASE, True) for work in works])
+        # A graph is recorded the second time: whether that works is known before the first request.
+        for _ in range(2 if batch.graphs else 1):
+            batch.run([Work(work.held, [0], BASE, True) for work in works])
         for work in works:
             batch.kv.release(work.held)

@@ -12,20 +12,28 @@ from models.engine.llama import Shape
 
 
 class DecodeGroup:
-    """One new token for each row of an arena, in the order of its rows."""
+    """One new token for each of an arena's first rows, in their order."""
 
-    def __init__(self, shape: Shape, arena: Arena, first: int, like: Tensor) -> None:
-        """`first` is the place of row 0's token in the pass."""
-        reads = [held.read for held in arena.owners]
-        self.tokens = slice(first, first + len(reads))
-        self._shape, self._arena, self._rows = shape, arena, len(reads)
-        self._length = max(reads) + 1
-        positions = torch.tensor(reads, device=like.device)
+    def __init__(
+        self,
+        shape: Shape,
+        arena: Arena,
+        first: int,
+        positions: Tensor,
+        length: int,
+        like: Tensor,
+        even: bool = False,
+    ) -> None:
+        """`first` is the place of row 0's token in the pass, `positions` (rows,) are those in the
+        rows. No row goes beyond `length`; `even` says that all of them go so far."""
+        self.tokens = slice(first, first + len(positions))
+        self._shape, self._arena, self._rows = shape, arena, len(positions)
+        self._length = length
         self._places = arena.places(positions)
         self._mask: Tensor | None = None
-        if min(reads) + 1 < self._length:
+        if not even:
             # A row must not see what longer rows have beyond its end.
-            beyond = torch.arange(self._length, device=like.device) > positions[:, None]
+            beyond = torch.arange(length, device=like.device) > positions[:, None]
             mask = _hide(beyond, like)[:, None, None]  # (rows, 1, 1, length)
             self._mask = mask.expand(-1, shape.key_heads, shape.queries_per_key, -1)
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from models.engine.arena import Held
+from models.engine.arena import Arena, Held
 from models.engine.attention import DecodeGroup, PieceGroup
+from models.engine.decode_graphs import DecodeGraphs
 from models.engine.kv_memory import KvMemory
-from models.engine.llama import Llama
+from models.engine.llama import Llama, Shape
 from models.engine.low_rank import Stacks
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,52 +35,91 @@ class Work:
 
 
 class BatchModel:
-    """The model with its memory."""
+    """The model with its memory; with `graphs`, passes of settled requests alone are recorded."""
 
-    def __init__(self, model: Llama, kv: KvMemory, adapters: Stacks) -> None:
+    def __init__(
+        self, model: Llama, kv: KvMemory, adapters: Stacks, graphs: DecodeGraphs | None = None
+    ) -> None:
         self.model = model
         self.kv = kv
         self.adapters = adapters
+        self.graphs = graphs
 
-    def run(self, works: Sequence[Work]) -> tuple[list[Work], torch.Tensor]:
+    def run(self, works: Sequence[Work]) -> tuple[list[Work], Tensor]:
         """Reads all tokens of `works`, which hold every settled request or none of them.
 
         Returns the works that end, in the order of their logits (n, V). Guesses count as not read.
         """
-        ordered, groups = self._groups(works)
-        tokens = [token for work in ordered for token in work.tokens]
-        positions = [work.held.read + step for work in ordered for step in range(len(work.tokens))]
-        device = self.model.device
-        logits = self.model(
-            torch.tensor(tokens, device=device),
-            torch.tensor(positions, device=device),
-            groups,
-            torch.tensor(_ends(ordered), dtype=torch.long, device=device),
-            self.adapters.for_runs([(work.adapter_slot, len(work.tokens)) for work in ordered]),
-        )
+        arenas, rows = self._rows(works)
+        ordered = rows + [work for work in works if work.held.stage is not None]
+        logits = None
+        if self.graphs and len(rows) == len(ordered) and not rows[0].guesses:
+            logits = self._replayed(self.graphs, arenas, rows)
+        if logits is None:
+            logits = self._passed(arenas, ordered)
         for work in ordered:
             work.held.read += len(work.tokens) - work.guesses
         return [work for work in ordered if work.ends], logits
 
-    def _groups(self, works: Sequence[Work]) -> tuple[list[Work], list[DecodeGroup | PieceGroup]]:
-        """Works in the order of rows, arena by arena, then those that read prompts."""
-        shape, like = self.model.shape, self.model.embeddings
-        if works[0].guesses:
-            return list(works), [PieceGroup(shape, works[0].held, len(works[0].tokens), 0, like)]
+    def _rows(self, works: Sequence[Work]) -> tuple[list[Arena], list[Work]]:
+        """The settled works in the order of their rows, and the arenas of these."""
         settled = {id(work.held): work for work in works if work.held.stage is None}
-        ordered: list[Work] = []
+        arenas = [arena for arena in self.kv.arenas if arena.owners] if settled else []
+        return arenas, [settled[id(held)] for arena in arenas for held in arena.owners]
+
+    def _passed(self, arenas: Sequence[Arena], ordered: Sequence[Work]) -> Tensor:
+        """Rows of `arenas`, then pieces of prompts, in one pass: the wanted logits (n, V)."""
+        tokens = [token for work in ordered for token in work.tokens]
+        positions = [work.held.read + step for work in ordered for step in range(len(work.tokens))]
+        device = self.model.device
+        return self.model(
+            torch.tensor(tokens, device=device),
+            torch.tensor(positions, device=device),
+            self._groups(arenas, ordered),
+            torch.tensor(_ends(ordered), dtype=torch.long, device=device),
+            self.adapters.for_runs([(work.adapter_slot, len(work.tokens)) for work in ordered]),
+        )
+
+    def _replayed(
+        self, graphs: DecodeGraphs, arenas: Sequence[Arena], rows: Sequence[Work]
+    ) -> Tensor | None:
+        """As `_passed`, for one token of each row; None where graphs do not work."""
+        tokens, slots = [work.tokens[0] for work in rows], [work.adapter_slot for work in rows]
+        try:
+            return self.model.logits(graphs.read(arenas, tokens, slots))
+        except Exception as error:
+            log.warning(
+                "CUDA graphs do not work here: %s. Answers go on without them, more slowly. "
+                "Update torch and the GPU's driver, or set HEADWATER_GENERATE_CUDA_GRAPHS=false.",
+                str(error).partition("\n")[0],
+            )
+            # What was written of keys and values is written again.
+            self.graphs = None
+            return None
+
+    def _groups(
+        self, arenas: Sequence[Arena], ordered: Sequence[Work]
+    ) -> list[DecodeGroup | PieceGroup]:
+        shape, like = self.model.shape, self.model.embeddings
+        if ordered[0].guesses:
+            return [PieceGroup(shape, ordered[0].held, len(ordered[0].tokens), 0, like)]
         groups: list[DecodeGroup | PieceGroup] = []
-        for arena in self.kv.arenas if settled else []:
-            if arena.owners:
-                groups.append(DecodeGroup(shape, arena, len(ordered), like))
-                ordered += [settled[id(held)] for held in arena.owners]
-        count = len(ordered)
-        for work in works:
-            if work.held.stage is not None:
-                groups.append(PieceGroup(shape, work.held, len(work.tokens), count, like))
-                ordered.append(work)
-                count += len(work.tokens)
-        return ordered, groups
+        count = 0
+        for arena in arenas:
+            groups.append(_decode_group(shape, arena, count, like))
+            count += len(arena.owners)
+        for work in ordered[count:]:
+            groups.append(PieceGroup(shape, work.held, len(work.tokens), count, like))
+            count += len(work.tokens)
+        return groups
+
+
+def _decode_group(shape: Shape, arena: Arena, first: int, like: Tensor) -> DecodeGroup:
+    """All rows of an arena, seen as far as the longest goes."""
+    reads = [held.read for held in arena.owners]
+    positions = torch.tensor(reads, device=like.device)
+    even = min(reads) == max(reads)
+    return DecodeGroup(shape, arena, first, positions, max(reads) + 1, like, even)
 
 
 def _ends(works: Sequence[Work]) -> list[int]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedConfig
 
+from models.engine.elementwise import Parts, gated, rotated
 from models.engine.linears import Linear
 from schemas.errors import ModelUnavailable
 
@@ -94,6 +95,7 @@ class Llama:
         self.head = Linear(model.lm_head.weight.detach())
         self.layers = [_layer(module, few_rows_4bit) for module in model.model.layers]
         self.cos, self.sin = _rotation(model, self.shape, tokens_max)
+        self.parts = Parts(rotated, gated)
 
     @property
     def device(self) -> torch.device:
@@ -115,12 +117,26 @@ class Llama:
 
         `groups` cover the tokens in order.
         """
+        return self.logits(self.read(tokens, positions, groups, adapters)[ends])
+
+    def read(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        groups: Sequence[Attention],
+        adapters: LowRank | None,
+    ) -> Tensor:
+        """As `__call__`; returns what `logits` wants of each token, (n, H)."""
         hidden = self.embeddings[tokens]  # (n, H)
         cos, sin = self.cos[positions], self.sin[positions]  # (n, (Q + 2 K) D)
         for index, layer in enumerate(self.layers):
             hidden = self._attention(index, layer, hidden, cos, sin, groups, adapters)
             hidden = self._mlp(index, layer, hidden, adapters)
-        return self.head(self._normed(hidden[ends], self.norm))
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """The logits (m, V) after tokens of which `read` gave hidden (m, H)."""
+        return self.head(self._normed(hidden, self.norm))
 
     def _attention(
         self,
@@ -138,10 +154,7 @@ class Llama:
             adapters.add(index, "qkv", normed, qkv)
         if layer.query_norm is not None:
             qkv = self._norm_heads(layer, qkv)
-        size = self.shape.head_size
-        # (x1, x2) → (x2, x1): the signs are in `sin`, which is zero for values.
-        swapped = qkv.view(len(qkv), -1, size).roll(size // 2, dims=2).view(qkv.shape)
-        qkv = torch.addcmul(qkv * cos, swapped, sin)
+        qkv = self.parts.rotated(qkv, cos, sin, self.shape.head_size)
         queries, kv = qkv.split([self.shape.query_size, self.shape.kv_size], dim=1)
         found = [g.attend(index, queries[g.tokens], kv[g.tokens]) for g in groups]
         mixed = found[0] if len(found) == 1 else torch.cat(found)
@@ -155,8 +168,7 @@ class Llama:
         gate_up = layer.gate_up(normed)
         if adapters is not None:
             adapters.add(index, "gate_up", normed, gate_up)
-        gate, up = gate_up.chunk(2, dim=1)
-        inner = functional.silu(gate).mul_(up)
+        inner = self.parts.gated(gate_up)
         down = layer.down(inner)
         if adapters is not None:
             adapters.add(index, "down", inner, down)

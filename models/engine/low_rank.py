@@ -58,6 +58,11 @@ class _Stack:
     together: _Factors
     alone: Mapping[int, _Factors]
 
+    def foreign(self, owners: Tensor) -> Tensor:
+        """Which of the columns are not of the slots that own the rows (n,): (n, used · width)."""
+        columns = torch.arange(self.used * self.width, device=owners.device)
+        return columns // self.width != owners[:, None]
+
 
 class Stacks:
     """All loaded adapters, side by side. Slots that no running row uses may be written at any
@@ -98,12 +103,29 @@ class Stacks:
         }
         return RowAdapters(parts)
 
+    def for_rows(self, owners: Tensor) -> RowAdapters:
+        """The same for rows (n,) of these adapter slots, where Python must not look at them."""
+        every = slice(None)
+        return RowAdapters(
+            {
+                product: [_Part(every, stack.together, stack.foreign(owners))]
+                for product, stack in self._products.items()
+            }
+        )
+
+    @property
+    def layout(self) -> tuple[tuple[int, int], ...]:
+        """Another one when `for_rows` would use other addresses: not when a slot is written.
+
+        Widths and used slots never fall, and matrices move when they get wider only.
+        """
+        return tuple((stack.width, stack.used) for stack in self._products.values())
+
     def _part(self, stack: _Stack, span: _Span) -> _Part:
         if span.slot is not None:
             return _Part(span.rows, stack.alone.get(span.slot), None)
-        columns = torch.arange(stack.used * stack.width, device=self._like.device)
-        owners = torch.tensor(span.owners, device=self._like.device)[:, None]
-        return _Part(span.rows, stack.together, columns // stack.width != owners)
+        owners = torch.tensor(span.owners, device=self._like.device)
+        return _Part(span.rows, stack.together, stack.foreign(owners))
 
     def _with(self, stack: _Stack | None, slot: int, adapter: Matrices) -> _Stack:
         width = adapter.down.shape[1]

@@ -23,6 +23,8 @@ class TorchEngineOptions:
     ("full"), or 4 bits where nothing is lost ("auto": the packaged model, whose file has 4 bits).
     `adapters_max` versions are in memory together, each of rank `adapter_rank_max` at most: memory
     for that many of the highest rank seen is taken. `threads` None leaves torch's choice.
+    `cuda_graphs` matter on a GPU alone, see `decode_graphs`; nothing is guessed with them.
+    `compile` compiles small operations to few ("auto": on a GPU), see `elementwise`.
     """
 
     cache_dir: Path
@@ -38,6 +40,8 @@ class TorchEngineOptions:
     device: str = "auto"
     dtype: str = "auto"
     threads: int | None = None
+    cuda_graphs: bool = True
+    compile: Literal["auto", "true", "false"] = "auto"
 
     def __post_init__(self) -> None:
         adapters = (self.adapters_max, self.adapter_rank_max)
