@@ -48,13 +48,15 @@ def header_series(topic: Topic, source: str, group: str) -> Iterator[Headers]:
 
     They share its trace, as OpenTelemetry's messaging conventions allow for batches, and a time
     that is made anew every so many records. `group` is an id; the events' ids count on from it.
+    Each list is good until the next is taken: it may be the same one with another id.
     """
     trace = new_traceparent()
     for hundreds in count():
-        _, *shared = make_headers(topic, group, source, trace)
+        made = make_headers(topic, group, source, trace)
         prefix = b"%b-%d" % (group.encode(), hundreds)
         for last_digits in _LAST_DIGITS:
-            yield [*shared, ("ce_id", prefix + last_digits)]
+            made[0] = ("ce_id", prefix + last_digits)
+            yield made
 
 
 def header(headers: list[tuple[str, bytes | None]] | None, name: str) -> str | None:

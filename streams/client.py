@@ -251,16 +251,17 @@ class Client:
     def _documents(
         self, documents: Iterable[Document]
     ) -> Iterator[tuple[str, bytes, headers.Headers]]:
-        checked = codec.checked
+        checked = codec.checker(DOCUMENTS)
         series = headers.header_series(DOCUMENTS, self._source, ids.new_id("event"))
         for document, made in zip(documents, series, strict=False):
-            yield document.document_id or ids.new_id("document"), checked(DOCUMENTS, document), made
+            yield document.document_id or ids.new_id("document"), checked(document), made
 
     def _prompts(self, prompts: Iterable[Prompt]) -> Iterator[tuple[str, bytes, headers.Headers]]:
+        checked = codec.checker(PROMPTS)
         for prompt in prompts:
             # A trace of its own for each: it joins all that comes of this prompt.
             made = headers.make_headers(PROMPTS, ids.new_id("event"), self._source)
-            yield prompt.prompt_id or ids.new_id("prompt"), codec.checked(PROMPTS, prompt), made
+            yield prompt.prompt_id or ids.new_id("prompt"), checked(prompt), made
 
 
 def _messages(given: str | Sequence[Message | Mapping[str, str]]) -> list[Message]:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import faust
 from faust.types.auth import SASLMechanism
+from mode.loop import use
 
 from agents.runtime.ready_file import HEARTBEAT_S, touch_ready_file
 from agents.settings import WorkerSettings
@@ -96,6 +98,8 @@ def run(
 
     `ready` returns once the agent can do its work; `close` is awaited at the end.
     """
+    if sys.platform != "win32":
+        use("uvloop")
     for task in work:
         app.task(_ending_the_process(task))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 import typer
 from rich.table import Table
@@ -16,8 +16,8 @@ from schemas.errors import SettingsInvalid
 
 if TYPE_CHECKING:
     from infra.evaluation.learning import Setting
-    from models.learning.e2e import Described
-    from models.learning.examples import TrainingExample
+    from infra.evaluation.learning_runs import Stream
+    from models.learning.lora import Trained
 
 # The scores of the static model, and of each run.
 Results = tuple[dict[str, float], list[dict[str, Any]]]
@@ -42,18 +42,26 @@ def learning(
     cohort: Annotated[int, typer.Option(min=1, help="Users in a cohort.")] = 64,
     rate: Annotated[float | None, typer.Option(help="Learning rate, not the mode's own.")] = None,
     clip: Annotated[float | None, typer.Option(help="Clipping norm, not the default.")] = None,
+    trained: Annotated[
+        str | None, typer.Option(help="both matrices of the adapter or b, not the mode's own.")
+    ] = None,
     test: Annotated[int, typer.Option(min=1, help="Test questions to be answered.")] = 100,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw losses against events.")] = None,
     add: Annotated[bool, typer.Option(help="Keep the runs that the JSON file holds.")] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Runs at once [one a core, where memory lasts; one on a GPU]."),
+    ] = None,
 ) -> None:
     """Replay corrections as a stream through the learner, without Kafka, and score the result.
 
     Each mode runs at each epsilon, none once; what is done is in the JSON file even if the rest is
-    interrupted. Noise is drawn anew for each run.
+    interrupted. Noise is drawn anew for each run. A run of the default model takes 4 GB of memory.
     """
     from infra.evaluation.learning import Setting
     from infra.evaluation.learning_plot import draw
+    from infra.evaluation.learning_runs import Stream
     from infra.evaluation.learning_table import read_results, table
     from infra.evaluation.tracked import track_evaluation
     from models.learning.e2e import read_corrections, read_test
@@ -65,14 +73,14 @@ def learning(
             examples_per_user_max=1 if name == "opacus" else per_user,
             participations_max=participations,
             separation_min=separation,
-        ).tuned(rate, clip)
+        ).tuned(rate, clip, _trained(trained))
         for name in _modes(mode or ["correlated"])
         for budget in (list(epsilon or [8.0]) if name != "none" else [8.0])
     ]
     check_writable(json_file, plot)
     results = read_results(json_file) if add and json_file else ({}, [])
-    corrections = read_corrections(dataset, limit, per_user)
-    static, runs = _learned(settings, corrections, read_test(dataset, test), results, json_file)
+    stream = Stream(read_corrections(dataset, limit, per_user), read_test(dataset, test))
+    static, runs = _learned(settings, stream, results, json_file, jobs)
     if plot is not None:
         draw(static, runs, plot)
     rows = table(static, runs)
@@ -87,30 +95,43 @@ def learning(
 
 def _learned(
     settings: Sequence[Setting],
-    corrections: Sequence[TrainingExample],
-    questions: Sequence[Described],
-    results: Results,
+    stream: Stream,
+    before: Results,
     json_file: Path | None,
+    jobs: int | None,
 ) -> Results:
     """What was known before, and a run of each setting; the file holds each as soon as it ends."""
-    from infra.evaluation.learning import check, replay, static_scores
+    from infra.evaluation.learning import rounds_of
+    from infra.evaluation.learning_runs import jobs_max, replays
     from infra.evaluation.learning_table import write_results
-    from models.cache import user_cache_dir
-    from models.engine.load import load as load_model
 
-    for setting in settings:
-        check(corrections, setting)
-    loaded = load_model("smollm2", user_cache_dir(), "auto", "auto")
-    static, runs = results
-    if not static:
-        with progress("static model"):
-            static = static_scores(loaded, questions)
-    for setting in settings:
-        with progress(f"{setting.mode}, cohorts") as report:
-            runs.append(replay(loaded, corrections, questions, setting, report=report))
-        if json_file is not None:
-            write_results(json_file, static, runs)
-    return static, runs
+    cohorts = sum(rounds_of(stream.corrections, setting) for setting in settings)
+    static, known = before
+    found: dict[int, dict[str, Any]] = {}
+    with replays(stream, jobs or jobs_max(len(settings))) as work:
+        if not static:
+            with progress("static model"):
+                static = work.static()
+        with progress(f"cohorts of {len(settings)} runs") as report:
+            for number, run in work.run(settings, static, report, cohorts):
+                found[number] = run
+                if json_file is not None:
+                    write_results(json_file, static, _in_order(known, found))
+    return static, _in_order(known, found)
+
+
+def _in_order(
+    known: list[dict[str, Any]], found: dict[int, dict[str, Any]]
+) -> list[dict[str, Any]]:
+    return known + [found[number] for number in sorted(found)]
+
+
+def _trained(given: str | None) -> Trained | None:
+    from models.learning.lora import Trained
+
+    if given is not None and given not in get_args(Trained):
+        raise SettingsInvalid(f"An adapter's part {given} is not known.", "Write both or b.")
+    return cast("Trained | None", given)
 
 
 def _named(row: dict[str, Any]) -> str:

@@ -35,8 +35,9 @@ Mode = Literal["none", "gaussian", "correlated", "opacus"]
 class Setting:
     """One way to learn.
 
-    `evaluations` times, at equal distances, the test loss is taken, and the next cohort's questions
-    are answered for a BLEU score before it is learned from.
+    `evaluations` times, at equal distances, the last time after the last cohort, the test loss is
+    taken; but for that time the next cohort's questions are answered for a BLEU score before it is
+    learned from.
     """
 
     mode: Mode
@@ -63,12 +64,19 @@ class Setting:
         trained: Trained = "both" if mode == "opacus" else trained_in(mechanism, epsilon)
         return cls(mode, optimizer, epsilon, cohort_size=cohort_size, trained=trained)
 
-    def tuned(self, learning_rate: float | None, max_grad_norm: float | None) -> Setting:
-        """With another learning rate or norm, where they are given."""
+    def tuned(
+        self,
+        learning_rate: float | None = None,
+        max_grad_norm: float | None = None,
+        trained: Trained | None = None,
+    ) -> Setting:
+        """With another learning rate, norm or part of the adapter, where they are given."""
         rate = self.optimizer.learning_rate if learning_rate is None else learning_rate
-        norm = self.max_grad_norm if max_grad_norm is None else max_grad_norm
         return replace(
-            self, optimizer=replace(self.optimizer, learning_rate=rate), max_grad_norm=norm
+            self,
+            optimizer=replace(self.optimizer, learning_rate=rate),
+            max_grad_norm=self.max_grad_norm if max_grad_norm is None else max_grad_norm,
+            trained=trained or self.trained,
         )
 
     def plan(self, rounds_max: int) -> Plan:
@@ -88,14 +96,15 @@ def replay(
     corrections: Sequence[TrainingExample],
     test: Sequence[Described],
     setting: Setting,
+    static: dict[str, float],
     key: NoiseKey | None = None,
     report: Report = lambda done, total: None,
 ) -> dict[str, Any]:
     """Losses and BLEU before each step (prequential), test loss on the way, test scores at the end.
 
-    The plan has as many rounds as the stream has cohorts. Noise differs from run to run without a
-    `key`. `report` is told cohorts done and all. Raises SettingsInvalid where the corrections do
-    not fill one cohort.
+    The plan has as many rounds as the stream has cohorts. `static` are the scores before the first.
+    Noise differs from run to run without a `key`. `report` is told cohorts done and all. Raises
+    SettingsInvalid where the corrections do not fill one cohort.
     """
     cohorts = cohorts_of(corrections, setting)
     plan = setting.plan(len(cohorts))
@@ -119,14 +128,16 @@ def replay(
         "test_questions": len(test),
         "seconds": round(time.perf_counter() - begun, 1),
         "final": final,
-        "test_curve": curve,
+        "test_curve": [{"events": 0, "test_loss": static["loss"]}, *curve],
         "prequential": prequential,
     }
 
 
-def check(corrections: Sequence[TrainingExample], setting: Setting) -> None:
-    """Raises what `replay` would refuse, in less than a second."""
-    setting.plan(len(cohorts_of(corrections, setting)))
+def rounds_of(corrections: Sequence[TrainingExample], setting: Setting) -> int:
+    """How many cohorts a replay has. Raises what it would refuse, in less than a second."""
+    rounds = len(cohorts_of(corrections, setting))
+    setting.plan(rounds)
+    return rounds
 
 
 def static_scores(loaded: Loaded, test: Sequence[Described]) -> dict[str, float]:
@@ -163,7 +174,7 @@ def _follow(
     report: Report,
 ) -> tuple[Points, Points, dict[str, float]]:
     """Losses and BLEU before each step, test losses on the way, and the scores at the end."""
-    stops = {len(cohorts) * i // evaluations for i in range(evaluations)}
+    stops = {len(cohorts) * i // evaluations for i in range(1, evaluations)}
     prequential: Points = []
     curve: Points = []
     events = 0

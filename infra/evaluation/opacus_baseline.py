@@ -33,12 +33,15 @@ def opacus_steps(
     """One step for each cohort of users with one answer each: the adapter after it, and the losses
     before it.
 
-    Begins at the learner's adapter, which stays as it is. The learning rate falls as ours does.
-    Between two steps the model computes with the adapter built in: evaluate it with an empty one.
+    Trains what the learner trains. Begins at its adapter, which stays as it is. The learning rate
+    falls as ours does. Between two steps the model computes with the adapter built in: evaluate it
+    with an empty one.
     """
     model = learner.model.model
     with lora_modules(model, learner.adapter, learner.shape) as parameters:
-        inner = _inner(list(parameters.values()), optimizer)
+        for name, parameter in parameters.items():
+            parameter.requires_grad_(name in learner.trained)
+        inner = _inner([parameters[name] for name in learner.trained], optimizer)
         hooked = GradSampleModule(model, loss_reduction="sum")
         private = DPOptimizer(
             inner,
