@@ -102,11 +102,13 @@ def _stacked(
                 f"{module} has matrices of {tuple(a.shape)} and {tuple(b.shape)}, "
                 f"not {(rank, in_size)} and {(out_size, rank)}"
             )
-    empty = (torch.zeros(rank, in_size), torch.zeros(out_size, rank))
+    first_a, first_b = present[0]
+    empty = (torch.zeros_like(first_a), torch.zeros_like(first_b))
     whole = [empty if pair is None else pair for pair in pairs]
+    # Few operations for all layers: each one may keep the engine's thread from Python's lock.
     return (
-        torch.stack([a.float() for a, _ in whole]),
-        torch.stack([b.float().T for _, b in whole]),
+        torch.stack([a for a, _ in whole]).float(),
+        torch.stack([b for _, b in whole]).float().transpose(1, 2),
     )
 
 

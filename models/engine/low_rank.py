@@ -19,13 +19,30 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.engine.arrange import PRODUCTS, Adapter, Matrices
-from models.engine.linears import Linear
+from models.engine.linears import Linear, can_pack
 from models.engine.llama import Shape
 
+Breathe = Callable[[], None]
 # The slot of rows without an adapter.
 BASE: Final = -1
-# Fewer rows of one adapter than this are not worth products of their own.
-ALONE_ROWS_MIN: Final = 16
+# More rows of one adapter than this are multiplied with that adapter alone, and without packing,
+# which would take longer than it saves: see docs/LOG.md.
+FEW_ROWS_MAX: Final = 64
+
+
+class _Up:
+    """Adds inner (n, w) times one layer's up (w, out) to rows (n, out)."""
+
+    def __init__(self, up: Tensor, pack: bool) -> None:
+        self._up = up
+        self._packed = Linear(up.t().contiguous()) if pack and can_pack(up) else None
+
+    def __call__(self, inner: Tensor, into: Tensor) -> None:
+        if self._packed is not None and len(inner) <= FEW_ROWS_MAX:
+            into.add_(self._packed(inner))
+        else:
+            # In place: for the rows of a prompt a copy would take longer than the product.
+            into.addmm_(inner, self._up)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +50,21 @@ class _Factors:
     """What rows are multiplied with, layer by layer: w columns, then the product's outputs."""
 
     downs: Sequence[Callable[[Tensor], Tensor]]
-    ups: Sequence[Tensor]
+    ups: Sequence[_Up]
 
     @classmethod
-    def packed(cls, matrices: Matrices, columns: slice) -> _Factors:
-        downs = [Linear(down[columns]) for down in matrices.down]
-        return cls(downs, [up[columns] for up in matrices.up])
+    def packed(cls, matrices: Matrices, columns: slice, breathe: Breathe) -> _Factors:
+        downs, ups = [], []
+        for down, up in zip(matrices.down, matrices.up, strict=True):
+            downs.append(Linear(down[columns]))
+            ups.append(_Up(up[columns], pack=True))
+            breathe()
+        return cls(downs, ups)
 
     @classmethod
     def plain(cls, matrices: Matrices) -> _Factors:
-        """For a few columns: to pack them takes longer than it saves."""
         downs = [partial(functional.linear, weight=down) for down in matrices.down]
-        return cls(downs, list(matrices.up))
+        return cls(downs, [_Up(up, pack=False) for up in matrices.up])
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,30 +95,32 @@ class Stacks:
         self._used = 0
         self._products: dict[str, _Stack] = {}
 
-    def put(self, slot: int, adapter: Adapter) -> None:
-        """Writes an adapter into a slot."""
+    def put(self, slot: int, adapter: Adapter, breathe: Breathe = lambda: None) -> None:
+        """Writes an adapter into a slot. Calls `breathe` between pieces of the work, for those who
+        must not keep others waiting."""
         self._used = max(self._used, slot + 1)
         # Replaced as a whole, so that a pass that runs keeps what it began with.
         products = dict(self._products)
         for product in PRODUCTS:
             stack, own = products.get(product), adapter.get(product)
             if own is not None:
-                products[product] = self._with(stack, slot, own.to(self._like.device))
+                products[product] = self._with(stack, slot, own.to(self._like.device), breathe)
             elif stack is not None:
-                products[product] = self._without(stack, slot)
+                products[product] = self._without(stack, slot, breathe)
         self._products = products
 
     def for_runs(self, runs: Sequence[tuple[int, int]]) -> RowAdapters | None:
         """What a pass adds whose rows come in runs of (adapter slot, count); None if all are BASE.
 
-        Rows of one slot that follow each other, such as a piece of a prompt, are multiplied with
-        that adapter alone; the others with all adapters, of which all but one are masked.
+        Many rows of one slot that follow each other, such as a piece of a prompt, are multiplied
+        with that adapter alone; the others with all adapters, of which all but one are masked.
         """
         spans, products = _spans(runs), self._products
-        if not products or all(span.slot == BASE for span in spans):
+        adapted = [span for span in spans if set(span.owners) != {BASE}]
+        if not products or not adapted:
             return None
         parts = {
-            product: [self._part(stack, span) for span in spans if span.slot != BASE]
+            product: [self._part(stack, span) for span in adapted]
             for product, stack in products.items()
         }
         return RowAdapters(parts)
@@ -122,12 +144,12 @@ class Stacks:
         return tuple((stack.width, stack.used) for stack in self._products.values())
 
     def _part(self, stack: _Stack, span: _Span) -> _Part:
-        if span.slot is not None:
-            return _Part(span.rows, stack.alone.get(span.slot), None)
+        if len(span.owners) > FEW_ROWS_MAX and len(set(span.owners)) == 1:
+            return _Part(span.rows, stack.alone.get(span.owners[0]), None)
         owners = torch.tensor(span.owners, device=self._like.device)
         return _Part(span.rows, stack.together, stack.foreign(owners))
 
-    def _with(self, stack: _Stack | None, slot: int, adapter: Matrices) -> _Stack:
+    def _with(self, stack: _Stack | None, slot: int, adapter: Matrices, breathe: Breathe) -> _Stack:
         width = adapter.down.shape[1]
         if stack is None or stack.width < width:
             matrices = self._widened(stack, adapter, width)
@@ -136,15 +158,17 @@ class Stacks:
         _write(matrices, slot * width, width, adapter)
         alone = dict(stack.alone) if stack is not None else {}
         alone[slot] = _Factors.plain(adapter)
-        return self._ready(matrices, width, alone)
+        return self._ready(matrices, width, alone, breathe)
 
-    def _without(self, stack: _Stack, slot: int) -> _Stack:
+    def _without(self, stack: _Stack, slot: int, breathe: Breathe) -> _Stack:
         _write(stack.matrices, slot * stack.width, stack.width, None)
         alone = {other: factors for other, factors in stack.alone.items() if other != slot}
-        return self._ready(stack.matrices, stack.width, alone)
+        return self._ready(stack.matrices, stack.width, alone, breathe)
 
-    def _ready(self, matrices: Matrices, width: int, alone: Mapping[int, _Factors]) -> _Stack:
-        together = _Factors.packed(matrices, slice(self._used * width))
+    def _ready(
+        self, matrices: Matrices, width: int, alone: Mapping[int, _Factors], breathe: Breathe
+    ) -> _Stack:
+        together = _Factors.packed(matrices, slice(self._used * width), breathe)
         return _Stack(matrices, width, self._used, together, alone)
 
     def _widened(self, stack: _Stack | None, adapter: Matrices, width: int) -> Matrices:
@@ -168,11 +192,6 @@ class _Span:
     rows: slice
     owners: Sequence[int]
 
-    @property
-    def slot(self) -> int | None:
-        """The slot of all rows, if they share one."""
-        return self.owners[0] if len(set(self.owners)) == 1 else None
-
 
 @dataclass(frozen=True, slots=True)
 class _Part:
@@ -189,8 +208,7 @@ class _Part:
         if self.foreign is not None:
             # Filled, not multiplied, with zeros: another adapter's overflow must stay its own.
             inner.masked_fill_(self.foreign, 0.0)
-        # In place: for the rows of a prompt a copy would take longer than the product.
-        into.addmm_(inner, self.factors.ups[layer])
+        self.factors.ups[layer](inner, into)
 
 
 class RowAdapters:
@@ -211,9 +229,8 @@ def _spans(runs: Sequence[tuple[int, int]]) -> list[_Span]:
         (slot, sum(count for _, count in same))
         for slot, same in groupby(runs, key=lambda run: run[0])
     ]
-    least = ALONE_ROWS_MIN if len(merged) > 1 else 1
     owners: list[list[int]] = []
-    for alone, group in groupby(merged, key=lambda run: run[1] >= least):
+    for alone, group in groupby(merged, key=lambda run: run[1] > FEW_ROWS_MAX):
         each = [[slot] * count for slot, count in group]
         owners += each if alone else [list(chain.from_iterable(each))]
     ends = list(accumulate(map(len, owners)))

@@ -8,6 +8,7 @@ import os
 import queue
 import sys
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -44,6 +45,8 @@ log = logging.getLogger(__name__)
 # torch's choice, which OMP_NUM_THREADS changes.
 _THREADS: Final = torch.get_num_threads()
 _LOADER_NICE: Final = 10
+# Between two pieces of an adapter's loading, while answers are being made.
+_BREATH_S: Final = 0.001
 
 Inbox = queue.SimpleQueue[Sequence | None]
 Outbox = asyncio.Queue[Piece | GenerationFailed]
@@ -304,7 +307,13 @@ def _load_adapter(scheduler: Scheduler, version: str, folder: Path | None, rank_
             "Train it with a lower rank, or raise adapter_rank_max: it costs memory in each slot.",
         )
     model = scheduler.model.model
-    scheduler.versions.load(version, arrange(tensors, lora.scaling, model.shape, model.dtype))
+    adapter = arrange(tensors, lora.scaling, model.shape, model.dtype)
+
+    def breathe() -> None:
+        if not scheduler.idle:
+            time.sleep(_BREATH_S)
+
+    scheduler.versions.load(version, adapter, breathe)
 
 
 def _not_running() -> GenerationFailed:

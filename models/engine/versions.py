@@ -12,7 +12,7 @@ from collections import Counter
 from heapq import heappop, heappush
 
 from models.engine.arrange import Adapter
-from models.engine.low_rank import BASE, Stacks
+from models.engine.low_rank import BASE, Breathe, Stacks
 from models.engine.protocol import BASE_VERSION
 from schemas.errors import ModelBusy, ModelUnavailable
 
@@ -48,10 +48,10 @@ class Versions:
                 self._kept.add(version)
             return version in self._slots
 
-    def load(self, version: str, adapter: Adapter) -> None:
+    def load(self, version: str, adapter: Adapter, breathe: Breathe = lambda: None) -> None:
         """Puts weights into memory, until they were live and are not any more, or `unload`.
 
-        One at a time. Raises ModelBusy when every slot is in use.
+        One at a time; for `breathe` see `Stacks.put`. Raises ModelBusy when every slot is in use.
         """
         with self._lock:
             if version in self._slots:
@@ -63,7 +63,7 @@ class Versions:
                 )
             slot = heappop(self._free)
         # Outside the lock: no row uses this slot yet, and the engine's thread must not wait.
-        self._stacks.put(slot, adapter)
+        self._stacks.put(slot, adapter, breathe)
         with self._lock:
             self._slots[version] = slot
             self._kept.add(version)
