@@ -21,6 +21,7 @@ from agents.runtime.dead_letters import bury
 from agents.runtime.intake import Intake, Taken
 from agents.runtime.metrics import UpdateMetrics
 from models.artifacts import fetch, prune
+from models.background import yield_to_others
 from models.engine.protocol import BASE_VERSION, Engine
 from schemas.errors import EventInvalid
 from schemas.topics import MODEL_UPDATES
@@ -59,7 +60,7 @@ class Updates:
         self._cache = cache
         self._wait_s = wait_s
         self._follower = Follower(kafka, MODEL_UPDATES, "earliest")
-        self._fetching = ThreadPoolExecutor(_FETCHES_MAX, "headwater-artifacts")
+        self._fetching = ThreadPoolExecutor(_FETCHES_MAX, "headwater-artifacts", yield_to_others)
         self._lanes: dict[str, Lane] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
         self._composition = Composition(engine, cache, added, self._fetching)

@@ -7,8 +7,10 @@ import gc
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +19,7 @@ import torch
 from infra.bench.random_adapters import RandomAdapter, random_adapters
 from infra.measure import percentiles
 from models.artifacts import fetch
+from models.background import yield_to_others
 from models.engine.load import load as load_model
 from models.engine.options import TorchEngineOptions
 from models.engine.protocol import DEFAULT_ADAPTER, GenerationRequest, SamplingParams
@@ -89,7 +92,9 @@ async def _measure(
     streams = [asyncio.create_task(_stream_on(engine, gaps, n)) for n in range(STREAMS)]
     try:
         await asyncio.sleep(_WARM_UP_S)
-        windows = [await _pair(engine, gaps, adapters, cache, n) for n in range(SWAPS)]
+        with ThreadPoolExecutor(1, "headwater-artifacts", yield_to_others) as fetcher:
+            swaps = [(adapters[n % len(adapters)], n) for n in range(SWAPS)]
+            windows = [await _pair(engine, gaps, swap, cache, fetcher) for swap in swaps]
     finally:
         for stream in streams:
             stream.cancel()
@@ -101,13 +106,18 @@ Window = tuple[float, float]
 
 
 async def _pair(
-    engine: TorchEngine, gaps: Gaps, adapters: Sequence[RandomAdapter], cache: Path, number: int
+    engine: TorchEngine,
+    gaps: Gaps,
+    swap: tuple[RandomAdapter, int],
+    cache: Path,
+    fetcher: ThreadPoolExecutor,
 ) -> tuple[Window, Window]:
     """A window with a swap, then one as long without, both to the next token of each stream."""
-    adapter = adapters[number % len(adapters)]
+    adapter, number = swap
     begun_s = time.perf_counter()
     # An address of its own: nothing is found in the cache.
-    copy = await asyncio.to_thread(fetch, str(adapter.folder), adapter.sha256, cache / f"{number}")
+    fetching = partial(fetch, str(adapter.folder), adapter.sha256, cache / f"{number}")
+    copy = await asyncio.get_running_loop().run_in_executor(fetcher, fetching)
     await engine.load_adapter(DEFAULT_ADAPTER, f"v{number}", copy)
     swapped = begun_s, time.perf_counter()
     await _tokens(gaps, STREAMS * _BETWEEN_TOKENS)

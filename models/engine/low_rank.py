@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from models.background import Breathe
 from models.engine.arrange import PRODUCTS, Adapter, Matrices
 from models.engine.linears import Linear, can_pack
 from models.engine.llama import Shape
 
-Breathe = Callable[[], None]
 # The slot of rows without an adapter.
 BASE: Final = -1
 # More rows of one adapter than this are multiplied with that adapter alone, and without packing,

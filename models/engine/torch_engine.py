@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import queue
-import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -18,6 +16,7 @@ from typing import Any, Final
 import torch
 from prometheus_client import CollectorRegistry
 
+from models.background import breathing, yield_to_others
 from models.engine.arrange import arrange
 from models.engine.assemble import assemble
 from models.engine.chat import encode_chat
@@ -44,9 +43,8 @@ log = logging.getLogger(__name__)
 
 # torch's choice, which OMP_NUM_THREADS changes.
 _THREADS: Final = torch.get_num_threads()
-_LOADER_NICE: Final = 10
-# Between two pieces of an adapter's loading, while answers are being made.
-_BREATH_S: Final = 0.001
+# Whoever fetched an adapter has just kept the engine's thread waiting: not twice in one step.
+_AFTER_FETCH_S: Final = 0.03
 
 Inbox = queue.SimpleQueue[Sequence | None]
 Outbox = asyncio.Queue[Piece | GenerationFailed]
@@ -75,7 +73,7 @@ class TorchEngine:
         self._ended = asyncio.Event()
         # One adapter at a time: two would write the same stacks.
         self._loading = asyncio.Lock()
-        self._loader = ThreadPoolExecutor(1, "headwater-adapters", _yield_to_others)
+        self._loader = ThreadPoolExecutor(1, "headwater-adapters", yield_to_others)
 
     async def start(self) -> None:
         """Loads and warms up: the default model takes 1 s, and 10 s more the first time.
@@ -284,12 +282,6 @@ class TorchEngine:
             outbox.put_nowait(_not_running())
 
 
-def _yield_to_others() -> None:
-    """Streams go on first: on Linux each thread has a niceness of its own."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOADER_NICE)
-
-
 @torch.inference_mode()
 def _load_adapter(scheduler: Scheduler, version: str, folder: Path | None, rank_max: int) -> None:
     """Runs in a thread of its own. Raises ModelUnavailable."""
@@ -297,6 +289,9 @@ def _load_adapter(scheduler: Scheduler, version: str, folder: Path | None, rank_
     torch.set_num_threads(1)
     if folder is None:
         raise ModelUnavailable(f"Version {version!r} is not loaded.", "Name its folder.")
+    if not scheduler.idle:
+        time.sleep(_AFTER_FETCH_S)
+    breathe = breathing(lambda: not scheduler.idle)
     try:
         tensors, lora = read_adapter(folder)
     except DataInvalid as error:
@@ -307,12 +302,9 @@ def _load_adapter(scheduler: Scheduler, version: str, folder: Path | None, rank_
             "Train it with a lower rank, or raise adapter_rank_max: it costs memory in each slot.",
         )
     model = scheduler.model.model
+    breathe()
     adapter = arrange(tensors, lora.scaling, model.shape, model.dtype)
-
-    def breathe() -> None:
-        if not scheduler.idle:
-            time.sleep(_BREATH_S)
-
+    breathe()
     scheduler.versions.load(version, adapter, breathe)
 
 

@@ -11,8 +11,9 @@ import threading
 from collections import Counter
 from heapq import heappop, heappush
 
+from models.background import Breathe
 from models.engine.arrange import Adapter
-from models.engine.low_rank import BASE, Breathe, Stacks
+from models.engine.low_rank import BASE, Stacks
 from models.engine.protocol import BASE_VERSION
 from schemas.errors import ModelBusy, ModelUnavailable
 
