@@ -35,9 +35,8 @@ async def bench_publish(kafka: KafkaSettings) -> dict[str, Any]:
     """Records per second of each way, in turn, and the ratios of adjacent rounds."""
     async with Client(kafka, source="/bench") as client:
         return {
-            "bulk": await _bulk(client, kafka),
+            "bulk": await _bulk(client, kafka) | {"goal": "ratio >= 0.9"},
             "one_by_one": await _one_by_one(client, kafka),
-            "goal": "ratio >= 0.9",
         }
 
 

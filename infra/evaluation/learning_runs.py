@@ -24,16 +24,19 @@ from schemas.errors import WorkerFailed
 
 # What a replay through the default model takes at its worst.
 _REPLAY_BYTES: Final = 5 * 2**30
+# Batches differ in length, and glibc's heap would keep twice of what they need.
+_HEAP: Final = {"MALLOC_MMAP_THRESHOLD_": f"{32 << 20}", "MALLOC_TRIM_THRESHOLD_": f"{128 << 20}"}
 _LOOK_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """What all replays have in common. `model` as the settings name it."""
+    """What all replays have in common. `model` and `dtype` as the settings name them."""
 
     corrections: Sequence[TrainingExample]
     questions: Sequence[Described]
     model: str = "smollm2"
+    dtype: str = "auto"
 
 
 def jobs_max(runs: int) -> int:
@@ -80,6 +83,7 @@ def replays(stream: Stream, jobs: int) -> Iterator[Replays]:
     cohorts_done = context.Value("q", 0)
     threads = max(1, (os.cpu_count() or 1) // jobs)
     before = set(multiprocessing.active_children())
+    os.environ.update(_HEAP)
     pool = ProcessPoolExecutor(jobs, context, _begin, (stream, threads, cohorts_done))
     try:
         yield Replays(pool, cohorts_done)
@@ -111,7 +115,7 @@ def _begin(stream: Stream, threads: int, cohorts_done: Synchronized[int]) -> Non
     # Ctrl-C reaches all processes of a terminal; the first one says what there is to say.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     torch.set_num_threads(threads)
-    _loaded = load(stream.model, user_cache_dir(), "auto", "auto")
+    _loaded = load(stream.model, user_cache_dir(), "auto", stream.dtype)
     _stream, _done = stream, cohorts_done
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
 from tiny_model import build_tiny_model
 
 from infra.evaluation.learning import Setting, replay, static_scores
+from infra.evaluation.learning_runs import Stream, replays
 from infra.evaluation.opacus_baseline import opacus_steps
 from infra.evaluation.text_scores import text_scores
 from models.engine.load import Loaded, load
@@ -22,13 +25,13 @@ from models.privacy.noise import shapes_of
 from models.privacy.participation import Participation
 from models.privacy.plan import Plan, make_plan
 from models.privacy.randomness import NoiseKey
-from schemas.errors import DataInvalid
+from schemas.errors import DataInvalid, WorkerFailed
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
-    folder = build_tiny_model(tmp_path_factory.mktemp("model"))
-    return load(str(folder), folder, "cpu", "float32")
+def loaded(folder: Path) -> Loaded:
+    model = build_tiny_model(folder / "model")
+    return load(str(model), model, "cpu", "float32")
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +115,46 @@ def test_a_replay_learns_and_says_what_it_spent(loaded: Loaded, folder: Path, mo
         assert found["epsilon"] == pytest.approx(200.0, abs=1e-3) and math.isfinite(
             found["epsilon"]
         )
+
+
+@pytest.fixture(scope="module")
+def trackers() -> None:
+    """Python's own process beside those that it spawns, which stays as long as this one."""
+    resource_tracker.ensure_running()
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("trackers")
+def test_replays_side_by_side_are_those_of_one_process(loaded: Loaded, folder: Path) -> None:
+    corrections, test = read_corrections(folder), read_test(folder)
+    settings = [
+        Setting("none", OptimizerSettings("sgd", rate), cohort_size=6) for rate in (0.05, 0.1)
+    ]
+    static = static_scores(loaded, test)
+    told: list[tuple[int, int]] = []
+    with replays(Stream(corrections, test, str(folder / "model"), "float32"), jobs=2) as work:
+        assert work.static() == static
+        found = dict(work.run(settings, static, lambda *done: told.append(done), 20))
+    for number, setting in enumerate(settings):
+        alone = replay(loaded, corrections, test, setting, static)
+        assert found[number]["final"] == alone["final"]
+        assert found[number]["test_curve"] == alone["test_curve"]
+    assert told[-1] == (20, 20)
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("trackers")
+def test_a_replay_whose_process_dies_is_told_so(folder: Path) -> None:
+    before = set(multiprocessing.active_children())
+    model = str(build_tiny_model(folder / "model"))
+    stream = Stream(read_corrections(folder), read_test(folder), model, "float32")
+    setting = Setting("none", OptimizerSettings("sgd", 0.05), cohort_size=6)
+    with replays(stream, jobs=1) as work:
+        static = work.static()
+        (worker,) = set(multiprocessing.active_children()) - before
+        worker.kill()
+        with pytest.raises(WorkerFailed, match="--jobs"):
+            list(work.run([setting], static, lambda *_: None, 10))
 
 
 @pytest.mark.filterwarnings("ignore:Full backward hook")
