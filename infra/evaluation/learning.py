@@ -57,11 +57,11 @@ class Setting:
 
     @classmethod
     def of(cls, mode: Mode, epsilon: float, cohort_size: int = 64) -> Setting:
-        """With the optimizer that suits the mode."""
+        """With optimizer and part of the adapter that suit the mode; Opacus has what suits ours
+        with the same noise."""
         mechanism: MechanismName = "gaussian" if mode == "opacus" else mode
         optimizer = suiting(mechanism, epsilon, cohort_size)
-        # As its users have it.
-        trained: Trained = "both" if mode == "opacus" else trained_in(mechanism, epsilon)
+        trained = trained_in(mechanism, epsilon)
         return cls(mode, optimizer, epsilon, cohort_size=cohort_size, trained=trained)
 
     def tuned(

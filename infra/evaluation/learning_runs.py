@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -114,6 +115,8 @@ def _begin(stream: Stream, threads: int, cohorts_done: Synchronized[int]) -> Non
     global _loaded, _stream, _done
     # Ctrl-C reaches all processes of a terminal; the first one says what there is to say.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Of Opacus' hooks on modules whose inputs want no gradients: it says so for each batch.
+    warnings.filterwarnings("ignore", "Full backward hook")
     torch.set_num_threads(threads)
     _loaded = load(stream.model, user_cache_dir(), "auto", stream.dtype)
     _stream, _done = stream, cohorts_done
