@@ -27,7 +27,7 @@ from models.engine.llama import Shape
 BASE: Final = -1
 # More rows of one adapter than this are multiplied with that adapter alone, and without packing,
 # which would take longer than it saves: see docs/LOG.md.
-FEW_ROWS_MAX: Final = 64
+FEW_ROWS_MAX: Final = 256
 
 
 class _Up:

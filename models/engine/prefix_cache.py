@@ -34,30 +34,36 @@ class PrefixCache:
 
         Returns how many positions that is: never all, for the last one's logits are needed.
         """
-        read = 0
+        found: list[bytes] = []
         for key in block_keys(version, tokens[:-1]):
             block = self._blocks.get(key)
             if block is None:
                 break
-            self._blocks.move_to_end(key)
+            read = len(found) * BLOCK_TOKENS
             stage[:, read : read + BLOCK_TOKENS] = block
-            read += BLOCK_TOKENS
-        return read
+            found.append(key)
+        self._use(found)
+        return len(found) * BLOCK_TOKENS
 
     def store(self, version: str, tokens: Sequence[int], stage: Tensor) -> None:
         """Keeps the whole blocks of a prompt, read into stage (layers, positions, 2·K·D)."""
-        for place, key in enumerate(block_keys(version, tokens)):
-            if key in self._blocks:
-                self._blocks.move_to_end(key)
-            else:
+        keys = list(block_keys(version, tokens))
+        for place, key in enumerate(keys):
+            if key not in self._blocks:
                 start = place * BLOCK_TOKENS
                 self._blocks[key] = stage[:, start : start + BLOCK_TOKENS].clone()
+        self._use(keys)
         self.shrink(self.tokens_max)
 
     def shrink(self, tokens_max: int) -> None:
         """Gives blocks up until `tokens_max` positions are left at most."""
         while self.tokens > tokens_max:
             self._blocks.popitem(last=False)
+
+    def _use(self, keys: Sequence[bytes]) -> None:
+        """Beginnings last: more prompts share them, and without them no later block is found."""
+        for key in reversed(keys):
+            self._blocks.move_to_end(key)
 
 
 def block_keys(version: str, tokens: Sequence[int]) -> Iterator[bytes]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.engine.arrange import Adapter, Matrices, arrange
 from models.engine.llama import Shape
-from models.engine.low_rank import BASE, Stacks
+from models.engine.low_rank import BASE, FEW_ROWS_MAX, Stacks
 
 SHAPE = Shape(LAYERS, HIDDEN, 128, query_heads=4, key_heads=2, head_size=16)
 
@@ -57,3 +57,15 @@ def test_rows_of_different_adapters_get_their_own() -> None:
     mixed = added(stacks, [1, BASE, 0], rows)
     assert torch.allclose(mixed[:1], added(alone, [0], rows[:1]), atol=1e-6)
     assert not torch.allclose(mixed[2:], added(alone, [0], rows[2:]), atol=1e-3)
+
+
+def test_a_long_prompt_beside_rows_of_other_adapters_gets_its_own() -> None:
+    count = FEW_ROWS_MAX + 1
+    rows = torch.randn(2 + count, HIDDEN, generator=torch.Generator().manual_seed(2))
+    stacks, alone = Stacks(SHAPE, 4, torch.zeros(1)), Stacks(SHAPE, 4, torch.zeros(1))
+    stacks.put(0, adapter(0))
+    stacks.put(1, adapter(1))
+    alone.put(0, adapter(1))
+    mixed = added(stacks, [0, BASE, *[1] * count], rows)
+    assert torch.allclose(mixed[2:], added(alone, [0] * count, rows[2:]), atol=1e-6)
+    assert torch.equal(mixed[:2], added(stacks, [0, BASE], rows[:2]))
