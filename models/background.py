@@ -11,7 +11,7 @@ from typing import Final
 
 _NICE: Final = 10
 # How much longer than it computed a thread rests, and how long at most.
-_REST: Final = 2.0
+_REST: Final = 4.0
 _REST_S_MAX: Final = 0.05
 
 Breathe = Callable[[], None]

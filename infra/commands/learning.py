@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from infra.commands.progress import progress
 from infra.commands.shell import err, out
@@ -160,7 +160,7 @@ def check_writable(*files: Path | None) -> None:
 def _print(rows: list[dict[str, Any]]) -> None:
     names = {"loss": "test loss", "bleu": "BLEU", "rouge_l": "ROUGE-L"}
     names |= {"loss_kept": "loss kept, %", "bleu_kept": "BLEU kept, %", "seconds": "s"}
-    found = Table("mode", "ε", *names.values())
+    found = Table(Column("mode", no_wrap=True), "ε", *names.values())
     for row in rows:
         budget = "∞" if row["epsilon"] is None else f"{row['epsilon']:.3g}"
         found.add_row(row["mode"], budget, *(_cell(row.get(name)) for name in names))
