@@ -37,11 +37,15 @@ def checked(topic: Topic, event: Event) -> bytes:
     msgspec enforces limits when it decodes, not when it makes a struct. Raises EventInvalid, and
     RecordTooLarge for a value over the topic's size.
     """
-    return checker(topic)(event)
+    return _CHECKERS[topic.name](event)
 
 
 def checker(topic: Topic) -> Callable[[Event], bytes]:
     """`checked` for many events of one topic: what can be looked up once, is."""
+    return _CHECKERS[topic.name]
+
+
+def _checker(topic: Topic) -> Callable[[Event], bytes]:
     encode, decode = _ENCODER.encode, _DECODERS[topic.name].decode
     bytes_max = topic.record_bytes_max
 
@@ -99,3 +103,6 @@ def _invalid(topic: Topic, error: Exception, named: str = "") -> EventInvalid:
         f"Not a valid {topic.event.__name__}{named}: {error}.",
         f"`headwater contracts show {topic.name}` prints what is expected.",
     )
+
+
+_CHECKERS: Final = {topic.name: _checker(topic) for topic in TOPICS}

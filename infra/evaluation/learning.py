@@ -66,9 +66,9 @@ class Setting:
 
     def tuned(
         self,
-        learning_rate: float | None = None,
-        max_grad_norm: float | None = None,
-        trained: Trained | None = None,
+        learning_rate: float | None,
+        max_grad_norm: float | None,
+        trained: Trained | None,
     ) -> Setting:
         """With another learning rate, norm or part of the adapter, where they are given."""
         rate = self.optimizer.learning_rate if learning_rate is None else learning_rate

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from multiprocessing.sharedctypes import Synchronized
 from typing import Any, Final
 
+import psutil
 import torch
 
 from infra.evaluation.learning import Report, Setting, replay, static_scores
@@ -44,8 +45,8 @@ def jobs_max(runs: int) -> int:
     """How many of `runs` this machine has cores and memory for; one on a GPU."""
     if torch.cuda.is_available():
         return 1
-    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(runs, os.cpu_count() or 1, memory_bytes // _REPLAY_BYTES))
+    fitting: int = psutil.virtual_memory().total // _REPLAY_BYTES
+    return max(1, min(runs, os.cpu_count() or 1, fitting))
 
 
 class Replays:
