@@ -104,7 +104,9 @@ class GenerateSettings(BaseSettings):
         "auto", description="small operations compiled to few kernels; `auto` does it on a GPU"
     )
     weights: Literal["auto", "full", "4bit"] = Field(
-        "auto", description="4 bits for few answers at once; `auto` where nothing is lost by it"
+        "auto",
+        description="4 bits for few answers at once; `auto` where nothing is lost by it and "
+        "float32 was not asked for",
     )
     adapters_max: int = Field(32, ge=1, description="adapter versions in memory together")
     adapter_rank_max: int = Field(64, ge=1, description="highest rank of an adapter that is taken")

@@ -25,8 +25,7 @@ ROW_TOKENS_DEFAULT = 512
 
 def assemble(options: TorchEngineOptions, loaded: Loaded, context_tokens_max: int) -> Scheduler:
     """A scheduler with its model, memory and adapters; warm. Raises SettingsInvalid."""
-    lossless = options.model == PACKAGED_MODEL and options.weights == "auto"
-    model = Llama(loaded.model, context_tokens_max, lossless or options.weights == "4bit")
+    model = Llama(loaded.model, context_tokens_max, few_rows_4bit(options))
     like = model.embeddings
     tokens_max = kv_tokens_max(options, model.shape, like.element_size(), context_tokens_max)
     if options.compile == "true" or (options.compile == "auto" and like.is_cuda):
@@ -45,6 +44,16 @@ def assemble(options: TorchEngineOptions, loaded: Loaded, context_tokens_max: in
     )
     _warm_up(scheduler.model)
     return scheduler
+
+
+def few_rows_4bit(options: TorchEngineOptions) -> bool:
+    """Whether few rows may be multiplied with weights of 4 bits and in bfloat16.
+
+    By itself only for the model whose file has 4 bits, and never where float32 was asked for.
+    """
+    if options.weights == "auto":
+        return options.model == PACKAGED_MODEL and options.dtype != "float32"
+    return options.weights == "4bit"
 
 
 def kv_tokens_max(

@@ -2,12 +2,15 @@
 
 A step of a small model on a CPU is spent reading weights. Packed once for oneDNN, bfloat16 weights
 are multiplied in 0.6 of the time that `F.linear` takes for 8 rows and more, with the same result;
-for a row or two, weights of 4 bits are read in 0.4 of the time (docs/benchmarks). Activations are
-never quantised: their scales would depend on what else is in the batch.
+for a row or two, weights of 4 bits are read in 0.4 of the time. Processors without bfloat16 compute
+in float32, where weights packed for MKL take 0.4 of the time for 8 to 32 rows, and 4-bit ones with
+rows rounded to bfloat16 less than that for up to 8 (docs/LOG.md).
+Activations are never quantised: their scales would depend on what else is in the batch.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,21 +22,27 @@ from torch.nn import functional
 GROUP_SIZE = 32
 LEVELS_4BIT = 15
 # With more rows than this, unpacking 4-bit weights takes longer than reading wider ones.
-ROWS_4BIT_MAX = 4
+ROWS_4BIT_MAX = {torch.bfloat16: 4, torch.float32: 8}
+# MKL is told for how many rows it packs. What it makes for 64 serves any number, and is the fastest
+# or near it from 1 to 300.
+ROWS_PACKED_FOR = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Packed4Bit:
-    """(N, K) weights of 4 bits, w = (q - 8) · scale + zero for each group of 32 along K."""
+    """(N, K) weights of 4 bits, w = (q - 8) · scale + zero for each group of 32 along K.
+
+    Rows are rounded to bfloat16, as scales and zeros are: the one format with a fast kernel.
+    """
 
     weights: Tensor
     scales_and_zeros: Tensor
 
     def __call__(self, rows: Tensor) -> Tensor:
         product: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
-            rows, self.weights, GROUP_SIZE, self.scales_and_zeros
+            rows.to(torch.bfloat16), self.weights, GROUP_SIZE, self.scales_and_zeros
         )
-        return product
+        return product.to(rows.dtype)
 
 
 class Linear:
@@ -42,16 +51,17 @@ class Linear:
     def __init__(self, weight: Tensor, bias: Tensor | None = None, few_rows_4bit: bool = False):
         self._wide = _wide(weight, bias)
         self._narrow = pack_4bit(weight) if few_rows_4bit else None
+        self._narrow_rows_max = ROWS_4BIT_MAX.get(weight.dtype, 0)
         self._bias = bias
 
     def __call__(self, rows: Tensor) -> Tensor:
-        if self._narrow is None or rows.shape[0] > ROWS_4BIT_MAX:
+        if self._narrow is None or len(rows) > self._narrow_rows_max:
             return self._wide(rows)
         product = self._narrow(rows)
         return product if self._bias is None else product + self._bias
 
 
-def can_pack(weight: Tensor) -> bool:
+def can_pack_onednn(weight: Tensor) -> bool:
     """Whether this processor multiplies packed bfloat16 faster than unpacked."""
     return (
         weight.device.type == "cpu"
@@ -61,10 +71,18 @@ def can_pack(weight: Tensor) -> bool:
     )
 
 
+def can_pack_mkl(weight: Tensor) -> bool:
+    """Whether float32 weights can be packed for MKL here."""
+    return weight.device.type == "cpu" and weight.dtype == torch.float32 and _mkl_packs()
+
+
 def can_pack_4bit(weight: Tensor) -> bool:
-    """Whether the 4-bit product exists for such a weight."""
+    """Whether the 4-bit product exists for such a weight, and is the faster one for few rows."""
     out_size, in_size = weight.shape
-    return can_pack(weight) and in_size % GROUP_SIZE == 0 and out_size % GROUP_SIZE == 0
+    fast = can_pack_onednn(weight) or (
+        can_pack_mkl(weight) and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    )
+    return fast and in_size % GROUP_SIZE == 0 and out_size % GROUP_SIZE == 0
 
 
 def pack_4bit(weight: Tensor) -> Packed4Bit | None:
@@ -84,14 +102,43 @@ def pack_4bit(weight: Tensor) -> Packed4Bit | None:
     pairs = torch.cat([scale, zero], dim=-1).transpose(0, 1)  # (K / 32, N, 2)
     return Packed4Bit(
         torch.ops.aten._convert_weight_to_int4pack_for_cpu(levels, 1),
-        pairs.to(weight.dtype).contiguous(),
+        pairs.to(torch.bfloat16).contiguous(),
     )
 
 
 def _wide(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
-    if not can_pack(weight):
-        return lambda rows: functional.linear(rows, weight, bias)
+    if can_pack_onednn(weight):
+        return _packed_onednn(weight, bias)
+    if can_pack_mkl(weight):
+        return _packed_mkl(weight, bias)
+    return lambda rows: functional.linear(rows, weight, bias)
+
+
+def _packed_onednn(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
     packed = torch.ops.mkldnn._reorder_linear_weight(weight)
     multiply = torch.ops.mkldnn._linear_pointwise.default
     # "none": no activation function after the product.
     return lambda rows: multiply(rows, packed, bias, "none", [], "")
+
+
+def _packed_mkl(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    packed = torch.ops.mkl._mkl_reorder_linear_weight(weight, ROWS_PACKED_FOR)
+    multiply = torch.ops.mkl._mkl_linear.default
+    # Only its shape is read where the number of rows is the one said, so the weights themselves
+    # need not stay in memory.
+    shape = weight.new_empty(()).expand(weight.shape)
+    return lambda rows: multiply(rows, packed, shape, bias, len(rows))
+
+
+@functools.cache
+def _mkl_packs() -> bool:
+    """Whether MKL is there, and what it packs for one number of rows serves others too: it does in
+    every version tried, but its manual does not promise it."""
+    if not torch.backends.mkl.is_available() or not hasattr(torch.ops.mkl, "_mkl_linear"):
+        return False
+    weight = torch.arange(320.0 * 1_600).sin().view(320, 1_600)
+    packed = _packed_mkl(weight, None)
+    return all(
+        torch.allclose(packed(rows), functional.linear(rows, weight), atol=1e-3)
+        for rows in (weight[:count] for count in (1, 2, 7, ROWS_PACKED_FOR, 300))
+    )

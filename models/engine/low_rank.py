@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from models.background import Breathe
 from models.engine.arrange import PRODUCTS, Adapter, Matrices
-from models.engine.linears import Linear, can_pack
+from models.engine.linears import Linear, can_pack_onednn
 from models.engine.llama import Shape
 
 # The slot of rows without an adapter.
@@ -35,7 +35,7 @@ class _Up:
 
     def __init__(self, up: Tensor, pack: bool) -> None:
         self._up = up
-        self._packed = Linear(up.t().contiguous()) if pack and can_pack(up) else None
+        self._packed = Linear(up.t().contiguous()) if pack else None
 
     def __call__(self, inner: Tensor, into: Tensor) -> None:
         if self._packed is not None and len(inner) <= FEW_ROWS_MAX:
@@ -54,10 +54,15 @@ class _Factors:
 
     @classmethod
     def packed(cls, matrices: Matrices, columns: slice, breathe: Breathe) -> _Factors:
+        """So laid out that few rows are multiplied fastest. Packing for MKL gains nothing with so
+        few columns, and would make a swap ten times as long."""
+        own = Matrices(matrices.down[:, columns], matrices.up[:, columns])
+        if not can_pack_onednn(own.up):
+            return cls.plain(own)
         downs, ups = [], []
-        for down, up in zip(matrices.down, matrices.up, strict=True):
-            downs.append(Linear(down[columns]))
-            ups.append(_Up(up[columns], pack=True))
+        for down, up in zip(own.down, own.up, strict=True):
+            downs.append(Linear(down))
+            ups.append(_Up(up, pack=True))
             breathe()
         return cls(downs, ups)
 
