@@ -140,6 +140,8 @@ class LocalKafka:
             f"-Xmx{heap_mib}m",
             "-XX:+UseSerialGC",
             "-XX:TieredStopAtLevel=1",
+            # With the quick compiler's 48 MiB the whole heap was collected for room, amid answers.
+            "-XX:ReservedCodeCacheSize=128m",
             "-XX:+ExitOnOutOfMemoryError",
             f"-Dlog4j2.configurationFile={self._log_settings_file}",
             "-cp",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,6 +23,7 @@ from streams.settings import KafkaSettings
 
 DeliveryCallback = Callable[[KafkaError | None, Message], None]
 Report = tuple["asyncio.Future[Delivered]", KafkaError | None, Message]
+Sending = tuple["asyncio.Future[Delivered]", "Outgoing"]
 
 _QUEUE_FULL_WAIT_S: Final = 0.01
 _CLOSE_S_MAX: Final = 10.0
@@ -95,6 +98,8 @@ class Producer:
         self._settings = settings
         self._producer = confluent_kafka.Producer(producer_config(settings, linger_ms=0.0))
         self._open = True
+        # What this turn of the event loop sends, in order.
+        self._outgoing: deque[Sending] = deque()
         # What the thread has been told and the event loop not yet.
         self._reports: list[Report] = []
         self._reports_lock = threading.Lock()
@@ -104,10 +109,48 @@ class Producer:
         self._thread.start()
 
     async def send(self, record: Outgoing) -> Delivered:
-        """Send one record and wait until the broker has it; raises as `explain`."""
+        """Send one record and wait until the broker has it; raises as `explain`.
+
+        Records are sent in the order of these calls.
+        """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Delivered] = loop.create_future()
+        self._outgoing.append((done, record))
+        # What is sent in one turn of the loop goes into one request: each costs the broker, and
+        # whoever reads, more than its records do.
+        if len(self._outgoing) == 1:
+            loop.call_soon(self._produce_waiting, loop)
+        return await done
 
+    async def close(self) -> None:
+        """Wait for what is in flight, then stop the thread."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S_MAX):
+                # Empty before the next line looks, unless librdkafka's queue is full.
+                while self._outgoing:  # noqa: ASYNC110
+                    await asyncio.sleep(_QUEUE_FULL_WAIT_S)
+        await asyncio.to_thread(self._producer.flush, _CLOSE_S_MAX)
+        self._open = False
+        await asyncio.to_thread(self._thread.join)
+
+    def _produce_waiting(self, loop: asyncio.AbstractEventLoop) -> None:
+        while self._outgoing:
+            done, record = self._outgoing[0]
+            try:
+                # Who sent it may have been cancelled meanwhile.
+                if not done.cancelled() and not self._produce(done, record, loop):
+                    loop.call_later(_QUEUE_FULL_WAIT_S, self._produce_waiting, loop)
+                    return
+            except KafkaException as error:
+                done.set_exception(self._explain(error, record.topic.name))
+            except Exception as error:
+                # For its sender, and not in the way of those behind it.
+                done.set_exception(error)
+            self._outgoing.popleft()
+
+    def _produce(
+        self, done: asyncio.Future[Delivered], record: Outgoing, loop: asyncio.AbstractEventLoop
+    ) -> bool:
         def delivered(error: KafkaError | None, message: Message) -> None:
             with self._reports_lock:
                 self._reports.append((done, error, message))
@@ -116,18 +159,7 @@ class Producer:
             if first:
                 loop.call_soon_threadsafe(self._settle_reported)
 
-        try:
-            while not try_produce(self._producer, self._settings, record, delivered):  # noqa: ASYNC110
-                await asyncio.sleep(_QUEUE_FULL_WAIT_S)
-        except KafkaException as error:
-            raise self._explain(error, record.topic.name) from error
-        return await done
-
-    async def close(self) -> None:
-        """Wait for what is in flight, then stop the thread."""
-        await asyncio.to_thread(self._producer.flush, _CLOSE_S_MAX)
-        self._open = False
-        await asyncio.to_thread(self._thread.join)
+        return try_produce(self._producer, self._settings, record, delivered)
 
     def _settle_reported(self) -> None:
         with self._reports_lock:

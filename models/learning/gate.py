@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import torch
 
 from models.engine.protocol import Message
 from models.learning.examples import TrainingExample
@@ -92,12 +93,16 @@ class Gate:
         ]
         # The live version changes at most once a round.
         self._live: tuple[str, list[float]] = ("", [])
+        # The last candidate and its losses: what is live next is most often this one.
+        self._candidate: tuple[Tensors, list[float]] = ({}, [])
 
     def judge(self, candidate: Tensors, live: LiveVersion) -> Judgement:
         """Compares a candidate of the learner with what is live."""
-        found = answer_losses(self._learner.model, candidate, self._answers)
         if self._live[0] != live.model_version:
             self._live = live.model_version, self._losses_of(live)
+        found = answer_losses(self._learner.model, candidate, self._answers)
+        # A copy, for the learner may go on in place.
+        self._candidate = {name: tensor.clone() for name, tensor in candidate.items()}, found
         differences = [new - old for new, old in zip(found, self._live[1], strict=True)]
         worse_by = statistics.fmean(differences)
         error = statistics.stdev(differences) / math.sqrt(len(found)) if len(found) > 1 else 0.0
@@ -112,9 +117,23 @@ class Gate:
         )
 
     def _losses_of(self, live: LiveVersion) -> list[float]:
+        judged, losses = self._candidate
+        if live.shape == self._learner.shape and _equal(judged, live.adapter):
+            return losses
         # It may have another shape than the learner's: from federation, say.
         model = AdaptedModel(self._learner.model.model, live.shape)
         try:
             return answer_losses(model, live.adapter, self._answers)
         finally:
             model.close()
+
+
+def _equal(some: Tensors, others: Tensors) -> bool:
+    """Whether both have the same tensors, to the bit; none are no adapter at all."""
+    return (
+        bool(some)
+        and some.keys() == others.keys()
+        and all(
+            torch.equal(tensor, others[name].to(tensor.device)) for name, tensor in some.items()
+        )
+    )

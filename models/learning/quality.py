@@ -15,6 +15,9 @@ from models.learning.user_gradients import AdaptedModel
 from models.privacy.noise import Tensors
 
 _ROWS = 32
+# The longest answer computed with others is at most so much longer than the shortest: padding costs
+# what text does.
+_LONGER_MAX = 1.25
 
 
 def mean_loss(model: AdaptedModel, adapter: Tensors, answers: Sequence[EncodedAnswer]) -> float:
@@ -28,11 +31,9 @@ def answer_losses(
 ) -> list[float]:
     """Negative log-likelihood by token of each answer."""
     device = model.model.device
-    order = sorted(range(len(answers)), key=lambda i: len(answers[i].prompt + answers[i].answer))
     losses = [0.0] * len(answers)
     with model.using(adapter):
-        for begin in range(0, len(order), _ROWS):
-            chosen = order[begin : begin + _ROWS]
+        for chosen in _of_like_length([len(a.prompt) + len(a.answer) for a in answers]):
             batch = pad([answers[index] for index in chosen], device)
             found = correction_losses(*answer_log_likelihoods(model.model, batch))
             for index, loss in zip(chosen, found.tolist(), strict=True):
@@ -72,3 +73,16 @@ def greedy_answers(
             ):
                 answers[index] = text.strip()
     return answers
+
+
+def _of_like_length(lengths: Sequence[int]) -> list[list[int]]:
+    """The places in `lengths`, shortest first, in groups that waste little on padding."""
+    groups: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lambda place: lengths[place]):
+        group = groups[-1] if groups else []
+        fits = group and lengths[place] <= _LONGER_MAX * lengths[group[0]]
+        if fits and len(group) < _ROWS:
+            group.append(place)
+        else:
+            groups.append([place])
+    return groups

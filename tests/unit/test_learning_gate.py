@@ -11,19 +11,25 @@ import torch
 from tiny_model import build_tiny_model
 
 from models.engine.load import load
+from models.learning import gate as gate_module
+from models.learning.batches import EncodedAnswer
 from models.learning.compare import compare
 from models.learning.examples import Cohort, TrainingExample
 from models.learning.gate import Gate, GateQuestion, LiveVersion, read_questions
 from models.learning.learner import Learner, LearnerSettings
 from models.learning.lora import LoraShape, new_adapter
 from models.learning.optimizers import OptimizerSettings
+from models.learning.quality import answer_losses
+from models.learning.user_gradients import AdaptedModel
 from models.privacy.mechanism import open_mechanism
+from models.privacy.noise import Tensors
 from models.privacy.plan import make_plan
 from schemas.errors import DataInvalid
 
 SHAPE = LoraShape(rank=2, alpha=4.0)
 BASE = LiveVersion("base", {}, SHAPE)
 QUESTION = {"role": "user", "content": "how deep"}
+ANSWERS = ("the river carries answers", "the river carries documents")
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +51,7 @@ def learner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Learner]:
 
 @pytest.fixture
 def gate(learner: Learner) -> Gate:
-    answers = ("the river carries answers", "the river carries documents")
-    return Gate(learner, [GateQuestion((QUESTION,), answer) for answer in answers])
+    return Gate(learner, [GateQuestion((QUESTION,), answer) for answer in ANSWERS])
 
 
 def test_a_better_candidate_is_released_with_the_figures_that_say_so(
@@ -68,6 +73,37 @@ def test_a_worse_candidate_is_not_unless_the_tolerance_allows_it(
     assert gate.judge(learner.adapter, live).released  # as good as itself
     questions = [GateQuestion((QUESTION,), "the river carries answers")]
     assert Gate(learner, questions, tolerance=100.0).judge(untrained, live).released
+
+
+def test_a_candidate_that_went_live_is_not_asked_again(
+    learner: Learner, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidate = {name: tensor.clone() for name, tensor in learner.adapter.items()}
+    untrained = new_adapter(learner.model.model, SHAPE)
+    asked = []
+
+    def counting(
+        model: AdaptedModel, adapter: Tensors, answers: list[EncodedAnswer]
+    ) -> list[float]:
+        asked.append(adapter)
+        return answer_losses(model, adapter, answers)
+
+    monkeypatch.setattr(gate_module, "answer_losses", counting)
+    gate.judge(candidate, BASE)
+    assert len(asked) == 2
+    went_live = LiveVersion("tone-8", {n: t.clone() for n, t in candidate.items()}, SHAPE)
+    # The learner may go on in what it handed over.
+    for tensor in candidate.values():
+        tensor.zero_()
+    known = gate.judge(untrained, went_live)
+    assert len(asked) == 3
+    fresh = Gate(learner, [GateQuestion((QUESTION,), a) for a in ANSWERS]).judge(
+        untrained, went_live
+    )
+    assert fresh == known
+    # Another one by the same learner is.
+    gate.judge(candidate, LiveVersion("other-1", learner.adapter, SHAPE))
+    assert len(asked) == 7
 
 
 def test_what_is_live_may_have_another_shape(learner: Learner, gate: Gate) -> None:

@@ -71,7 +71,8 @@ def _measure(task: Task) -> Measured:
         figures.append(await measure_river(kafka, task))
         return {}
 
-    on_own_river(work, ("retrieve", "generate"))
+    env = {"HEADWATER_GENERATE_THREADS": str(task.threads)} if task.threads else {}
+    on_own_river(work, ("retrieve", "generate"), env)
     return figures[0]
 
 
