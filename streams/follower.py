@@ -24,10 +24,6 @@ _BATCH_RECORDS_MAX: Final = 500
 # Batches that wait for a slow reader before the thread stops reading: bounded, law 8.
 _BATCHES_WAITING_MAX: Final = 8
 _POLL_S: Final = 0.1
-# How soon somebody learns that nothing more is there. New records are handed out at once anyway.
-_WAIT_FOR_RECORDS_MS: Final = 100
-# Whoever follows for days asks less often: each idle follower costs the broker a request each time.
-_WAIT_FOR_RECORDS_FOLLOWING_MS: Final = 250
 
 
 def consumer_config(settings: KafkaSettings, group: str) -> dict[str, Any]:
@@ -37,7 +33,7 @@ def consumer_config(settings: KafkaSettings, group: str) -> dict[str, Any]:
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "isolation.level": "read_committed",
-        "fetch.wait.max.ms": _WAIT_FOR_RECORDS_MS,
+        "fetch.wait.max.ms": 100,
         "fetch.error.backoff.ms": 50,
         "auto.offset.reset": "earliest",
     }
@@ -74,13 +70,7 @@ class Follower:
         """
         self._loop = asyncio.get_running_loop()
         config = consumer_config(self._settings, self._settings.group_name("follower"))
-        self._consumer = confluent_kafka.Consumer(
-            config
-            | {
-                "enable.partition.eof": True,
-                "fetch.wait.max.ms": _WAIT_FOR_RECORDS_FOLLOWING_MS,
-            }
-        )
+        self._consumer = confluent_kafka.Consumer(config | {"enable.partition.eof": True})
         try:
             await asyncio.to_thread(self._assign)
         except BaseException:

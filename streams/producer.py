@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ import confluent_kafka
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message
 
-from schemas.errors import HeadwaterError
+from schemas.errors import DeliveryFailed, HeadwaterError
 from schemas.headers import Headers
 from schemas.topics import DEAD_LETTERS, Topic
 from streams.failures import explain
@@ -98,7 +98,7 @@ class Producer:
         self._settings = settings
         self._producer = confluent_kafka.Producer(producer_config(settings, linger_ms=0.0))
         self._open = True
-        # What this turn of the event loop sends, in order.
+        # What this turn of the event loop sends, or what waits for room; in order.
         self._outgoing: deque[Sending] = deque()
         # What the thread has been told and the event loop not yet.
         self._reports: list[Report] = []
@@ -111,42 +111,49 @@ class Producer:
     async def send(self, record: Outgoing) -> Delivered:
         """Send one record and wait until the broker has it; raises as `explain`.
 
-        Records are sent in the order of these calls.
+        Records go out in the order of these calls, at the end of the event loop's turn: a sender
+        that is cancelled in the same turn has sent nothing. All senders share one event loop.
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Delivered] = loop.create_future()
         self._outgoing.append((done, record))
-        # What is sent in one turn of the loop goes into one request: each costs the broker, and
-        # whoever reads, more than its records do.
+        # Handed over without a pause between them, most go into one request: a request costs the
+        # broker, and whoever reads, more than its records do.
         if len(self._outgoing) == 1:
             loop.call_soon(self._produce_waiting, loop)
         return await done
 
     async def close(self) -> None:
-        """Wait for what is in flight, then stop the thread."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_S_MAX):
-                # Empty before the next line looks, unless librdkafka's queue is full.
-                while self._outgoing:  # noqa: ASYNC110
-                    await asyncio.sleep(_QUEUE_FULL_WAIT_S)
-        await asyncio.to_thread(self._producer.flush, _CLOSE_S_MAX)
+        """Wait for what is waiting and in flight, then stop the thread; what is left then fails."""
+        end_s = time.monotonic() + _CLOSE_S_MAX
+        while self._outgoing and time.monotonic() < end_s:  # noqa: ASYNC110
+            await asyncio.sleep(_QUEUE_FULL_WAIT_S)
+        await asyncio.to_thread(self._producer.flush, max(end_s - time.monotonic(), 0.0))
         self._open = False
         await asyncio.to_thread(self._thread.join)
+        while self._outgoing:
+            done, record = self._outgoing.popleft()
+            if not done.done():
+                done.set_exception(_never_sent(record))
 
     def _produce_waiting(self, loop: asyncio.AbstractEventLoop) -> None:
         while self._outgoing:
-            done, record = self._outgoing[0]
+            done, record = self._outgoing.popleft()
+            # Who sent it may have been cancelled meanwhile.
+            if done.cancelled():
+                continue
             try:
-                # Who sent it may have been cancelled meanwhile.
-                if not done.cancelled() and not self._produce(done, record, loop):
-                    loop.call_later(_QUEUE_FULL_WAIT_S, self._produce_waiting, loop)
-                    return
+                queued = self._produce(done, record, loop)
             except KafkaException as error:
                 done.set_exception(self._explain(error, record.topic.name))
             except Exception as error:
                 # For its sender, and not in the way of those behind it.
                 done.set_exception(error)
-            self._outgoing.popleft()
+            else:
+                if not queued:
+                    self._outgoing.appendleft((done, record))
+                    loop.call_later(_QUEUE_FULL_WAIT_S, self._produce_waiting, loop)
+                    return
 
     def _produce(
         self, done: asyncio.Future[Delivered], record: Outgoing, loop: asyncio.AbstractEventLoop
@@ -188,3 +195,10 @@ class Producer:
                 # A fatal error is raised here once; the records that it failed still have to be
                 # told so, and every later `send` raises it again.
                 log.error("%s", self._explain(error, ""))
+
+
+def _never_sent(record: Outgoing) -> DeliveryFailed:
+    return DeliveryFailed(
+        f"A record of {record.topic.name} was not sent: the producer closed before it had room.",
+        "See whether the broker answers, then send it again.",
+    )

@@ -49,7 +49,7 @@ def assemble(options: TorchEngineOptions, loaded: Loaded, context_tokens_max: in
 def few_rows_4bit(options: TorchEngineOptions) -> bool:
     """Whether few rows may be multiplied with weights of 4 bits and in bfloat16.
 
-    By itself only for the model whose file has 4 bits, and never where float32 was asked for.
+    By itself only for the model whose file has 4 bits, and not where float32 was asked for.
     """
     if options.weights == "auto":
         return options.model == PACKAGED_MODEL and options.dtype != "float32"

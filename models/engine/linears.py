@@ -80,7 +80,9 @@ def can_pack_4bit(weight: Tensor) -> bool:
     """Whether the 4-bit product exists for such a weight, and is the faster one for few rows."""
     out_size, in_size = weight.shape
     fast = can_pack_onednn(weight) or (
-        can_pack_mkl(weight) and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        weight.device.type == "cpu"
+        and weight.dtype == torch.float32
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
     )
     return fast and in_size % GROUP_SIZE == 0 and out_size % GROUP_SIZE == 0
 
@@ -125,9 +127,18 @@ def _packed_mkl(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tenso
     packed = torch.ops.mkl._mkl_reorder_linear_weight(weight, ROWS_PACKED_FOR)
     multiply = torch.ops.mkl._mkl_linear.default
     # Only its shape is read where the number of rows is the one said, so the weights themselves
-    # need not stay in memory.
-    shape = weight.new_empty(()).expand(weight.shape)
-    return lambda rows: multiply(rows, packed, shape, bias, len(rows))
+    # need not stay in memory; were it read, all would be NaN.
+    shape = weight.new_full((), torch.nan).expand(weight.shape)
+    in_size = weight.shape[1]
+
+    def product(rows: Tensor) -> Tensor:
+        # MKL itself would read on behind rows that are too short.
+        if rows.ndim != 2 or rows.shape[1] != in_size:
+            raise ValueError(f"rows of shape {tuple(rows.shape)} instead of (n, {in_size})")
+        found: Tensor = multiply(rows, packed, shape, bias, len(rows))
+        return found
+
+    return product
 
 
 @functools.cache

@@ -53,7 +53,7 @@ class _Factors:
     ups: Sequence[_Up]
 
     @classmethod
-    def packed(cls, matrices: Matrices, columns: slice, breathe: Breathe) -> _Factors:
+    def for_few_rows(cls, matrices: Matrices, columns: slice, breathe: Breathe) -> _Factors:
         """So laid out that few rows are multiplied fastest. Packing for MKL gains nothing with so
         few columns, and would make a swap ten times as long."""
         own = Matrices(matrices.down[:, columns], matrices.up[:, columns])
@@ -173,7 +173,7 @@ class Stacks:
     def _ready(
         self, matrices: Matrices, width: int, alone: Mapping[int, _Factors], breathe: Breathe
     ) -> _Stack:
-        together = _Factors.packed(matrices, slice(self._used * width), breathe)
+        together = _Factors.for_few_rows(matrices, slice(self._used * width), breathe)
         return _Stack(matrices, width, self._used, together, alone)
 
     def _widened(self, stack: _Stack | None, adapter: Matrices, width: int) -> Matrices:

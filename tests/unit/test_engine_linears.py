@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
@@ -21,6 +21,7 @@ ERRORS = {torch.float32: 1e-4, torch.bfloat16: 0.25}
 
 
 @pytest.mark.parametrize("dtype", FORMATS)
+@settings(deadline=None)
 @given(
     rows=st.integers(0, 80),
     outs=st.integers(1, 200),
@@ -54,11 +55,22 @@ def test_few_rows_are_multiplied_with_4_bits_and_many_with_all(dtype: torch.dtyp
     x = torch.randn(40, 96, generator=torch.Generator().manual_seed(1)).to(dtype)
     most = ROWS_4BIT_MAX[dtype]
     with torch.inference_mode():
-        assert torch.equal(narrow(x), wide(x))
+        assert narrow._narrow is not None
+        assert torch.equal(narrow(x[: most + 1]), wide(x[: most + 1]))
         few, exact = narrow(x[:most]).float(), functional.linear(x[:most].float(), weight.float())
     # Levels lose nothing: what is left is rounding of the rows and sums to bfloat16.
     torch.testing.assert_close(few, exact, atol=0.15, rtol=0.02)
     assert dtype == torch.bfloat16 or not torch.equal(few, wide(x[:most]))
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="this torch has no MKL")
+def test_mkl_packs_for_any_number_of_rows_and_refuses_others() -> None:
+    weight = torch.randn(32, 16, generator=torch.Generator().manual_seed(2))
+    assert linears.can_pack_mkl(weight)
+    product = Linear(weight)
+    for rows in (torch.randn(4, 8), torch.randn(16), torch.randn(2, 4, 16)):
+        with pytest.raises(ValueError, match=r"instead of \(n, 16\)"):
+            product(rows)
 
 
 def test_where_mkl_does_not_keep_what_is_assumed_weights_stay_as_they_are(
@@ -66,7 +78,7 @@ def test_where_mkl_does_not_keep_what_is_assumed_weights_stay_as_they_are(
 ) -> None:
     weight, x = torch.randn(8, 8), torch.randn(3, 8)
     monkeypatch.setattr(linears, "_mkl_packs", lambda: False)
-    assert not linears.can_pack_mkl(weight) and not can_pack_4bit(torch.randn(32, 32))
+    assert not linears.can_pack_mkl(weight)
     assert torch.equal(Linear(weight)(x), functional.linear(x, weight))
 
 

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from confluent_kafka import KafkaError, KafkaException
 
-from schemas.errors import RecordTooLarge
+from schemas.errors import DeliveryFailed, RecordTooLarge
 from schemas.topics import TOKENS
 from streams.producer import Delivered, Outgoing, Producer
 from streams.settings import KafkaSettings
@@ -23,7 +23,7 @@ class Librdkafka:
 
     def __init__(self, _config: dict[str, Any]) -> None:
         self.full = 0
-        self.turn = 0
+        self.begun = 0
         self.sent: list[tuple[str, int]] = []
         self._waiting: list[tuple[Callable[..., None], int]] = []
         self._lock = threading.Lock()
@@ -38,7 +38,7 @@ class Librdkafka:
             raise BufferError
         with self._lock:
             self._waiting.append((on_delivery, len(self.sent)))
-            self.sent.append((key, self.turn))
+            self.sent.append((key, self.begun))
 
     def poll(self, _timeout_s: float) -> None:
         threading.Event().wait(0.001)
@@ -89,18 +89,14 @@ def record(key: str) -> Outgoing:
 async def test_what_is_sent_in_one_turn_goes_out_together_and_in_order(producer: Producer) -> None:
     broker = librdkafka(producer)
 
-    async def count_turns() -> None:
-        while True:
-            await asyncio.sleep(0)
-            broker.turn += 1
+    async def send(number: int) -> Delivered:
+        broker.begun += 1
+        return await producer.send(record(str(number)))
 
-    counting = asyncio.create_task(count_turns())
-    await asyncio.sleep(0)
-    found = await asyncio.gather(*(producer.send(record(str(n))) for n in range(20)))
-    counting.cancel()
-    assert found == [Delivered(0, n) for n in range(20)]
-    assert [key for key, _ in broker.sent] == [str(n) for n in range(20)]
-    assert len({turn for _, turn in broker.sent}) == 1
+    found = await asyncio.gather(*(send(number) for number in range(20)))
+    assert found == [Delivered(0, number) for number in range(20)]
+    # None before all had begun.
+    assert broker.sent == [(str(number), 20) for number in range(20)]
 
 
 @pytest.mark.asyncio
@@ -122,6 +118,19 @@ async def test_closing_waits_for_room_in_the_queue(producer: Producer) -> None:
 
 
 @pytest.mark.asyncio
+async def test_what_never_finds_room_fails_when_the_producer_closes(
+    producer: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.producer._CLOSE_S_MAX", 0.03)
+    librdkafka(producer).full = 1_000_000
+    sending = asyncio.create_task(producer.send(record("stuck")))
+    await asyncio.sleep(0)
+    await producer.close()
+    with pytest.raises(DeliveryFailed, match="was not sent"):
+        await sending
+
+
+@pytest.mark.asyncio
 async def test_what_cannot_be_sent_fails_its_own_sender_alone(producer: Producer) -> None:
     keys = ["large", "one", "odd", "two"]
     large, one, odd, two = await asyncio.gather(
@@ -133,9 +142,10 @@ async def test_what_cannot_be_sent_fails_its_own_sender_alone(producer: Producer
 
 @pytest.mark.asyncio
 async def test_a_sender_that_gave_up_in_time_sends_nothing(producer: Producer) -> None:
-    librdkafka(producer).full = 1
+    librdkafka(producer).full = 1_000_000
     given_up = asyncio.create_task(producer.send(record("given up")))
     await asyncio.sleep(0.002)
     given_up.cancel()
+    librdkafka(producer).full = 0
     await producer.send(record("next"))
     assert [key for key, _ in librdkafka(producer).sent] == ["next"]

@@ -71,7 +71,7 @@ def _measure(task: Task) -> Measured:
         figures.append(await measure_river(kafka, task))
         return {}
 
-    env = {"HEADWATER_GENERATE_THREADS": str(task.threads)} if task.threads else {}
+    env = {"HEADWATER_GENERATE_THREADS": str(task.threads)}
     on_own_river(work, ("retrieve", "generate"), env)
     return figures[0]
 
