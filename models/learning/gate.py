@@ -129,7 +129,7 @@ class Gate:
 
 
 def _equal(some: Tensors, others: Tensors) -> bool:
-    """Whether both have the same tensors, to the bit; none are no adapter at all."""
+    """Whether both have the same tensors; none are no adapter at all."""
     return (
         bool(some)
         and some.keys() == others.keys()
