@@ -73,16 +73,14 @@ def can_pack_onednn(weight: Tensor) -> bool:
 
 def can_pack_mkl(weight: Tensor) -> bool:
     """Whether float32 weights can be packed for MKL here."""
-    return weight.device.type == "cpu" and weight.dtype == torch.float32 and _mkl_packs()
+    return _is_float32_on_cpu(weight) and _mkl_packs()
 
 
 def can_pack_4bit(weight: Tensor) -> bool:
     """Whether the 4-bit product exists for such a weight, and is the faster one for few rows."""
     out_size, in_size = weight.shape
     fast = can_pack_onednn(weight) or (
-        weight.device.type == "cpu"
-        and weight.dtype == torch.float32
-        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        _is_float32_on_cpu(weight) and torch.backends.cpu.get_cpu_capability() == "AVX512"
     )
     return fast and in_size % GROUP_SIZE == 0 and out_size % GROUP_SIZE == 0
 
@@ -106,6 +104,10 @@ def pack_4bit(weight: Tensor) -> Packed4Bit | None:
         torch.ops.aten._convert_weight_to_int4pack_for_cpu(levels, 1),
         pairs.to(torch.bfloat16).contiguous(),
     )
+
+
+def _is_float32_on_cpu(weight: Tensor) -> bool:
+    return weight.device.type == "cpu" and weight.dtype == torch.float32
 
 
 def _wide(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
