@@ -77,7 +77,8 @@ class GenerateSettings(BaseSettings):
     model: str = Field("smollm2", description="`smollm2`, or a Hugging Face folder or name")
     device: str = Field("auto", description="`cpu`, `cuda`, or `auto`")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="bfloat16 where the processor computes in it, else float32"
+        "auto",
+        description="bfloat16 where the processor multiplies it faster than float32, else float32",
     )
     threads: int | None = Field(None, ge=1, description="CPU threads; default: torch's choice")
     slots: int = Field(16, ge=1, description="answers generated together")

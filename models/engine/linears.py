@@ -2,9 +2,9 @@
 
 A step of a small model on a CPU is spent reading weights. Packed once for oneDNN, bfloat16 weights
 are multiplied in 0.6 of the time that `F.linear` takes for 8 rows and more, with the same result;
-for a row or two, weights of 4 bits are read in 0.4 of the time. Processors without bfloat16 compute
-in float32, where weights packed for MKL take 0.4 of the time for 8 to 32 rows, and 4-bit ones with
-rows rounded to bfloat16 less than that for up to 8 (docs/LOG.md).
+for a row or two, weights of 4 bits are read in 0.4 of the time. Where float32 is the faster format
+(models/precision.py), weights packed for MKL take 0.4 of the time for 8 to 32 rows, and 4-bit ones
+with rows rounded to bfloat16 less than that for up to 8 (docs/LOG.md).
 Activations are never quantised: their scales would depend on what else is in the batch.
 """
 

@@ -146,6 +146,24 @@ def test_dtypes_and_devices_are_chosen_by_name() -> None:
         choose_device("abacus")
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"cpu_name": "Intel Xeon", "amx_bf16": True, "avx512_bf16": True}, torch.bfloat16),
+        ({"cpu_name": "Intel Xeon", "amx_bf16": False, "avx512_bf16": True}, torch.float32),
+        ({"cpu_name": "AMD EPYC", "amx_bf16": False, "avx512_bf16": True}, torch.bfloat16),
+        ({"cpu_name": "AMD EPYC", "amx_bf16": False, "avx512_bf16": False}, torch.float32),
+        # An ARM processor has none of these names.
+        ({"cpu_name": "Neoverse-V2"}, torch.float32),
+    ],
+)
+def test_bfloat16_is_for_processors_that_multiply_it_faster(
+    capabilities: dict[str, object], expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert best_dtype(torch.device("cpu")) is expected
+
+
 @pytest.fixture(scope="module")
 def smollm() -> Path:
     if importlib.util.find_spec(PACKAGE) is None:

@@ -1,0 +1,107 @@
+"""Following a topic: when a reader has caught up, and that waiting longer loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+
+import confluent_kafka
+import pytest
+
+from schemas.topics import GENERATIONS, PROMPTS, Topic
+from streams import follower as following
+from streams.fenced_writer import FencedWriter
+from streams.follower import Follower, Start
+from streams.producer import Outgoing, Producer
+from streams.records import Record
+from streams.settings import KafkaSettings
+
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio]
+
+
+def outgoing(topic: Topic, numbers: range) -> list[Outgoing]:
+    return [Outgoing(topic, f"key-{number}", b"%d" % number, []) for number in numbers]
+
+
+async def publish(kafka: KafkaSettings, numbers: range) -> None:
+    producer = Producer(kafka)
+    await asyncio.gather(*map(producer.send, outgoing(PROMPTS, numbers)))
+    await producer.close()
+
+
+def values(records: list[Record]) -> list[int]:
+    return sorted(int(record.value or b"") for record in records)
+
+
+async def present(kafka: KafkaSettings, topic: Topic, start: Start = "earliest") -> list[int]:
+    follower = Follower(kafka, topic, start)
+    try:
+        async with asyncio.timeout(30):
+            await follower.open()
+            return values([record async for record in follower.until_caught_up()])
+    finally:
+        await follower.close()
+
+
+async def test_who_follows_an_empty_topic_has_caught_up_at_once(kafka: KafkaSettings) -> None:
+    assert await present(kafka, PROMPTS) == []
+
+
+async def test_all_that_was_there_comes_before_the_end_is_told(kafka: KafkaSettings) -> None:
+    await publish(kafka, range(1_200))
+    assert await present(kafka, PROMPTS) == list(range(1_200))
+    assert await present(kafka, PROMPTS, "latest") == []
+
+
+async def test_marks_of_transactions_at_the_end_are_no_records_to_wait_for(
+    kafka: KafkaSettings,
+) -> None:
+    writer = FencedWriter(kafka, "test-follower")
+    await writer.open()
+    for first in range(0, 30, 10):
+        await writer.write(outgoing(GENERATIONS, range(first, first + 10)))
+    assert await present(kafka, GENERATIONS) == list(range(30))
+
+
+async def test_positions_behind_the_end_of_a_topic_made_anew_begin_again(
+    kafka: KafkaSettings,
+) -> None:
+    await publish(kafka, range(50))
+    beyond = dict.fromkeys(range(100), 1_000_000)
+    follower = Follower(kafka, PROMPTS)
+    await follower.open()
+    partitions = follower.positions.keys()
+    await follower.close()
+    start = {partition: beyond[partition] for partition in partitions}
+    assert await present(kafka, PROMPTS, start) == list(range(50))
+
+
+@pytest.mark.parametrize("topic", [PROMPTS, GENERATIONS])
+async def test_a_quiet_reader_waits_longer_and_misses_nothing(
+    topic: Topic, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "_QUIET_POLLS", 1)
+    waits_ms: list[int] = []
+    made = confluent_kafka.Consumer
+
+    def consumer(config: dict[str, object]) -> confluent_kafka.Consumer:
+        waits_ms.append(int(str(config["fetch.wait.max.ms"])))
+        return made(config)
+
+    monkeypatch.setattr(following.confluent_kafka, "Consumer", consumer)
+    writer = FencedWriter(kafka, "test-follower")
+    await writer.open()
+    await writer.write(outgoing(topic, range(10)))
+    follower = Follower(kafka, topic, "earliest")
+    await follower.open()
+    try:
+        found = [record async for record in follower.until_caught_up()]
+        async with asyncio.timeout(30):
+            while len(waits_ms) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            await writer.write(outgoing(topic, range(10, 20)))
+            while len(found) < 20:
+                found += await follower.batch()
+    finally:
+        await follower.close()
+    assert values(found) == list(range(20))
+    assert waits_ms == [100, 1_000]
