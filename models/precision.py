@@ -45,6 +45,12 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
+def dtype_name(name: str, device: torch.device) -> str:
+    """What `choose_dtype` chooses, by the name that chooses it anywhere. Raises SettingsInvalid."""
+    chosen = choose_dtype(name, device)
+    return next(known for known, dtype in DTYPES.items() if dtype is chosen)
+
+
 def choose_device(name: str) -> torch.device:
     """The device that a setting names; "auto" is CUDA if there is one. Raises SettingsInvalid."""
     if name == "auto":

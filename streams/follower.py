@@ -24,10 +24,10 @@ _BATCH_RECORDS_MAX: Final = 500
 # Batches that wait for a slow reader before the thread stops reading: bounded, law 8.
 _BATCHES_WAITING_MAX: Final = 8
 _POLL_S: Final = 0.1
-# Each empty answer costs the broker half a millisecond. Who has caught up and sees nothing new for
-# a second asks for longer ones; who does not waits less for the end of what is there.
+# An empty answer tells where a partition ends, and costs the broker half a millisecond: short waits
+# until all is read, longer ones once nothing new has come for a second.
 _QUIET_POLLS: Final = 10
-_PATIENT: Final = {"fetch.wait.max.ms": 1000}
+_PATIENT: Final = {"fetch.wait.max.ms": 500}
 
 
 def consumer_config(settings: KafkaSettings, group: str) -> dict[str, Any]:
@@ -46,7 +46,8 @@ def consumer_config(settings: KafkaSettings, group: str) -> dict[str, Any]:
 class Follower:
     """Follows some partitions of one topic in a thread of its own; hand over by bounded queue.
 
-    `caught_up` turns true once the reader has taken everything that was there when it was opened.
+    `caught_up` turns true once the reader has taken everything up to what was the end of each
+    partition when reading got there.
     """
 
     def __init__(
@@ -63,7 +64,6 @@ class Follower:
         self._queue: asyncio.Queue[list[Record] | HeadwaterError] = asyncio.Queue()
         self._room = threading.Semaphore(_BATCHES_WAITING_MAX)
         self._open = True
-        self._ends: dict[int, int] = {}  # Where the partitions ended when it was opened.
         self._next: dict[int, int] = {}  # What the thread reads next.
         self.positions: dict[int, int] = {}
         self.caught_up = False
@@ -138,25 +138,23 @@ class Follower:
                     "Name a partition that exists; `headwater topics` lists them.",
                 )
             for partition in partitions:
-                first, end = self._bounds(partition, timeout_s)
-                self.positions[partition], self._ends[partition] = first, end
+                self.positions[partition] = self._first_offset(partition, timeout_s)
         except KafkaException as error:
             raise explain(error, self._settings.bootstrap, self._name) from error
         self._next = dict(self.positions)
         self._consumer.assign(self._places())
 
-    def _bounds(self, partition: int, timeout_s: float) -> tuple[int, int]:
-        """Where reading starts, and where the partition ends now."""
-        low, high = watermarks(self._consumer, TopicPartition(self._name, partition), timeout_s)
+    def _first_offset(self, partition: int, timeout_s: float) -> int:
         start = self._start
         if isinstance(start, Mapping):
             offset = start.get(partition, OFFSET_BEGINNING)
         else:
             offset = OFFSET_BEGINNING if start == "earliest" else OFFSET_END
-        if offset < 0:
-            # A real one, so that a position taken before the first record is one to resume from.
-            offset = low if offset == OFFSET_BEGINNING else high
-        return offset, high
+        if offset >= 0:
+            return offset
+        # A real offset, so that a position taken before the first record is one to resume from.
+        low, high = watermarks(self._consumer, TopicPartition(self._name, partition), timeout_s)
+        return low if offset == OFFSET_BEGINNING else high
 
     def _places(self) -> list[TopicPartition]:
         return [TopicPartition(self._name, p, offset) for p, offset in self._next.items()]
@@ -175,13 +173,9 @@ class Follower:
                 raise
 
     def _read(self) -> None:
-        # One that starts behind its end is a topic that was made anew: librdkafka begins again.
-        behind = {p for p, end in self._ends.items() if self._next[p] != end}
+        behind = set(self._next)
         told, patient, quiet_polls = False, False, 0
         while self._open:
-            if not behind and not told:
-                told = True
-                self._hand_over([])
             first = self._consumer.poll(_POLL_S)
             if first is None:
                 quiet_polls += 1
@@ -193,25 +187,29 @@ class Follower:
             records = []
             for message in [first, *self._consumer.consume(_BATCH_RECORDS_MAX - 1, timeout=0)]:
                 error = message.error()
-                at_end = error is not None and error.code() == KafkaError._PARTITION_EOF
+                partition, offset = message.partition() or 0, message.offset() or 0
                 if error is None:
                     records.append(from_message(message))
-                elif not at_end:
-                    if error.retriable() or error.code() in _PASSING:
-                        continue
+                    self._next[partition] = offset + 1
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    # Behind marks of transactions, which are no records.
+                    self._next[partition] = offset
+                    behind.discard(partition)
+                elif not error.retriable() and error.code() not in _PASSING:
                     self._hand_over(explain(error, self._settings.bootstrap, self._name))
                     return
-                # The last places may be marks of transactions, which only the end tells of.
-                partition, offset = message.partition() or 0, message.offset() or 0
-                self._next[partition] = offset if at_end else offset + 1
-                if at_end or self._next[partition] >= self._ends[partition]:
-                    behind.discard(partition)
             if records:
                 self._hand_over(records)
+            if not told and not behind:
+                told = True
+                self._hand_over([])
 
     def _become_patient(self) -> None:
         """Goes on with a consumer that lets the broker wait longer for what comes next."""
-        consumer = confluent_kafka.Consumer(self._config | _PATIENT)
+        try:
+            consumer = confluent_kafka.Consumer(self._config | _PATIENT)
+        except KafkaException:
+            return  # As when a certificate is being replaced: the one that works goes on.
         consumer.assign(self._places())
         self._consumer.close()
         self._consumer = consumer

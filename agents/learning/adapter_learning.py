@@ -14,7 +14,7 @@ from agents.learning.paths import (
     ledger_path,
     versions_folder,
 )
-from agents.learning.promise import open_promise
+from agents.learning.promise import in_its_format, open_promise
 from agents.settings import GenerateSettings, LearnSettings
 from models.engine.load import load
 from models.learning.cohort_gradient import Contribution
@@ -43,10 +43,11 @@ class Learning:
         guarded: bool = False,
     ) -> None:
         questions = read_questions(gate_set_path(settings))
-        loaded = load(model, settings.cache_dir, settings.device, settings.dtype)
         self._adapter = settings.adapter
         self._live = live
         self.store = LedgerStore(ledger_path(settings))
+        settings = in_its_format(settings, self.store.opening(settings.adapter))
+        loaded = load(model, settings.cache_dir, settings.device, settings.dtype)
         key = NoiseKey.open(learning_folder(settings) / f"{settings.adapter}.noise-key")
         shape = lora_shape(settings)
         adapter = new_adapter(loaded.model, shape)

@@ -66,6 +66,7 @@ def promised(settings: LearnSettings, model: str) -> dict[str, str | int | float
         "rank",
         "targets",
         "tokens_max",
+        "dtype",
     }
     return settings.model_dump(include=fields) | {
         "model": model,

@@ -7,6 +7,7 @@ import hashlib
 from agents.rounds.settings import FederateSettings
 from agents.settings import LearnSettings
 from models.learning.adapter_files import artifact_bytes
+from models.precision import choose_device, dtype_name
 from models.privacy.ledger import Opening
 from models.privacy.ledger_store import LedgerStore
 from models.privacy.noise import Tensors
@@ -53,18 +54,33 @@ def open_promise(
     )
 
 
+def in_its_format(settings: LearnSettings, begun: Opening | None) -> LearnSettings:
+    """With the number format that the adapter began with, or begins with now, in place of "auto".
+
+    On another machine "auto" may be another one: a round done again would then be another round,
+    with the noise of the first.
+    """
+    kept = None if begun is None else begun.settings.get("dtype")
+    if settings.dtype != "auto" or kept is None:
+        kept = dtype_name(settings.dtype, choose_device(settings.device))
+    return settings.model_copy(update={"dtype": kept})
+
+
 def known_settings(begun: Opening) -> Promised:
     """All that an adapter began with."""
     return _BEFORE | begun.settings
 
 
 def check_promise(begun: Opening, promised: Promised, key: NoiseKey) -> None:
-    """Raises LedgerBroken where settings or key are not those that an adapter began with."""
+    """Raises LedgerBroken where settings or key are not those that an adapter began with.
+
+    What its ledger did not yet write down cannot be held against it.
+    """
     known = known_settings(begun)
     changed = [
-        f"{name} was {known.get(name)} and is {value}"
+        f"{name} was {known[name]} and is {value}"
         for name, value in promised.items()
-        if known.get(name) != value
+        if name in known and known[name] != value
     ]
     if key.commitment != begun.key_commitment:
         changed.append("the noise key is another")
