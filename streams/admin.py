@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from schemas.errors import BrokerUnreachable
 from schemas.topics import INTERNAL_TOPICS, TOPICS, Topic
 from streams.failures import explain
 from streams.follower import consumer_config
@@ -18,6 +20,7 @@ from streams.settings import KafkaSettings
 from streams.watermarks import watermarks
 
 _TIMEOUT_S: Final = 30.0
+_LOOK_S: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,10 @@ def check_connection(settings: KafkaSettings) -> None:
 
 
 def create_topics(settings: KafkaSettings, replication: int = -1) -> list[str]:
-    """Create the topics that are missing and return their names; -1 takes the broker's default."""
+    """Create the topics that are missing and return their names; -1 takes the broker's default.
+
+    The broker that answers knows them then: it may learn of them a moment after they are made.
+    """
     known = _known_topics(settings)
     wanted = (*TOPICS, *INTERNAL_TOPICS)
     missing = [topic for topic in wanted if settings.topic_name(topic) not in known]
@@ -56,6 +62,7 @@ def create_topics(settings: KafkaSettings, replication: int = -1) -> list[str]:
             # Two processes may create at once; the one that comes second has what it wanted.
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise explain(error, settings.bootstrap, name) from error
+    _wait_until_known(settings, created)
     return created
 
 
@@ -79,6 +86,17 @@ def partition_count(settings: KafkaSettings, topic: Topic) -> int:
         error = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)
         raise explain(error, settings.bootstrap, name)
     return known[name]
+
+
+def _wait_until_known(settings: KafkaSettings, names: Collection[str]) -> None:
+    deadline = time.monotonic() + _TIMEOUT_S
+    while not _known_topics(settings).keys() >= set(names):
+        if time.monotonic() > deadline:
+            raise BrokerUnreachable(
+                f"The broker at {settings.bootstrap} does not show the topics it has created.",
+                "Try again; if that does not help, look at the broker's log.",
+            )
+        time.sleep(_LOOK_S)
 
 
 def _known_topics(settings: KafkaSettings) -> dict[str, int]:

@@ -171,3 +171,8 @@ async def limit_size(kafka: KafkaSettings, topic: Topic) -> None:
     admin = AdminClient(kafka.client_config())
     for future in admin.incremental_alter_configs([resource]).values():
         await asyncio.wrap_future(future)
+    # The broker goes by it a moment later.
+    limit = None
+    while limit != str(TOPIC_BYTES):
+        (described,) = admin.describe_configs([ConfigResource(ResourceType.TOPIC, name)]).values()
+        limit = (await asyncio.wrap_future(described))["max.message.bytes"].value
