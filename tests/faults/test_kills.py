@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.long,
 ]
 
-PROMPTS = 240
+PROMPTS = 320
 UNFINISHED_MIN = 200  # of those, when the worker is killed
 
 
