@@ -256,7 +256,8 @@ class LearnSettings(LearnedSettings):
     model: str | None = Field(None, description="default: that of HEADWATER_GENERATE_MODEL")
     device: str = Field("auto", description="`cpu`, `cuda`, or `auto`")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of the frozen model; the adapter is float32"
+        "auto",
+        description="of the frozen model (the adapter is float32); `auto` keeps what it began with",
     )
     threads: int = Field(1, ge=1, description="CPU threads")
     nice: int = Field(10, ge=0, le=19, description="how far learning yields to serving")
