@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import shutil
 import time
 import uuid
@@ -45,6 +44,7 @@ from agents.rounds.superlink import open_superlink
 from agents.runtime.dead_letters import bury
 from agents.runtime.standalone import run
 from agents.settings import GenerateSettings, LearnSettings, WorkerSettings
+from models.background import be_nice
 from models.learning.gate import LiveVersion
 from models.privacy.ledger import Round
 from schemas import codec
@@ -215,7 +215,7 @@ def main() -> None:
     # While a round runs it would log three looks at it a second.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     kafka, worker, learn = load(KafkaSettings), load(WorkerSettings), load(LearnSettings)
-    os.nice(learn.nice)
+    be_nice(learn.nice)
     torch.set_num_threads(learn.threads)
     model = model_name(learn, load(GenerateSettings))
     federate = Federate(kafka, load(FederateSettings), learn, model)

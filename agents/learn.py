@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +40,7 @@ from agents.runtime.standalone import run
 from agents.runtime.tracing import Attributes, make_tracing
 from agents.settings import GenerateSettings, LearnSettings, WorkerSettings
 from models.artifacts import sha256_of_config, stored
+from models.background import be_nice
 from models.learning.gate import LiveVersion
 from models.privacy.ledger import Round
 from schemas import headers
@@ -210,7 +210,7 @@ class Learn:
 def main() -> None:
     """Run the learn worker until it is told to stop."""
     kafka, worker, settings = load(KafkaSettings), load(WorkerSettings), load(LearnSettings)
-    os.nice(settings.nice)
+    be_nice(settings.nice)
     torch.set_num_threads(settings.threads)
     guarded = guards_learning(load(AdaptSettings), settings)
     learn = Learn(kafka, settings, model_name(settings, load(GenerateSettings)), guarded)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +25,7 @@ from agents.studying.opening import open_study
 from agents.studying.records import judged_record, lesson_record, made_record, read_text
 from agents.studying.settings import StudySettings
 from models.artifacts import stored
+from models.background import be_nice
 from models.learning.gate import LiveVersion
 from models.studying.study import Study
 from schemas.errors import EventInvalid
@@ -164,7 +164,7 @@ def _lesson_saved(study: Study) -> float:
 def main() -> None:
     """Run the study worker until it is told to stop."""
     kafka, worker, settings = load(KafkaSettings), load(WorkerSettings), load(StudySettings)
-    os.nice(settings.nice)
+    be_nice(settings.nice)
     torch.set_num_threads(settings.threads)
     model = settings.model or load(GenerateSettings).model
     study = StudyAgent(kafka, settings, model)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -23,6 +22,7 @@ from agents.settings import WorkerSettings
 from agents.tracking.points import STATISTICS, Point, round_point, statistic_point
 from agents.tracking.settings import TrackSettings
 from agents.tracking.sinks import Sinks, refused
+from models.background import be_nice
 from schemas import codec
 from schemas.errors import EventInvalid, SettingsInvalid
 from schemas.events import ModelUpdate
@@ -145,7 +145,7 @@ def main() -> None:
             "There is nothing to track with: it is switched off, or not installed.",
             "Install the extra `tracking`; see HEADWATER_TRACK_MLFLOW and _TENSORBOARD.",
         )
-    os.nice(settings.nice)
+    be_nice(settings.nice)
     track = Track(kafka, settings)
     run(worker, track.work, track.ready.wait, track.close)
 

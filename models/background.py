@@ -1,4 +1,4 @@
-"""Threads whose work may wait for that of others."""
+"""Threads and processes whose work may wait for that of others."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 _NICE: Final = 10
+_AUTOGROUP: Final = Path("/proc/self/autogroup")
 # How much longer than it computed a thread rests, and how long at most.
 _REST: Final = 4.0
 _REST_S_MAX: Final = 0.05
@@ -21,6 +24,18 @@ def yield_to_others() -> None:
     """This thread computes when others leave time: on Linux each has a niceness of its own."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+
+
+def be_nice(niceness: int) -> None:
+    """This process computes when others leave time, from 0 (not at all nice) to 19.
+
+    Linux may schedule each session as a group (sched(7), autogroup), and niceness counts within a
+    group only: a process that leads a session gives its group the same.
+    """
+    os.nice(niceness)
+    if os.getsid(0) == os.getpid():
+        with suppress(OSError):
+            _AUTOGROUP.write_text(str(niceness))
 
 
 def breathing(busy: Callable[[], bool]) -> Breathe:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import time
 
@@ -10,6 +9,7 @@ import psutil
 import torch
 
 from agents.edge.settings import EdgeSettings
+from models.background import be_nice
 from schemas.errors import ModelBusy
 
 # The machine is idle while others use less of it than this.
@@ -20,7 +20,7 @@ _LOOK_S = 0.5
 def limit_process(settings: EdgeSettings) -> None:
     """Threads, priority and memory of this process, for as long as it lives."""
     torch.set_num_threads(settings.threads)
-    os.nice(settings.nice)
+    be_nice(settings.nice)
     if settings.memory_mib_max is not None:
         limit = settings.memory_mib_max * 1024 * 1024
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +12,7 @@ from agents.adapting.settings import AdaptSettings, guards_learning
 from agents.settings import GenerateSettings, LearnSettings
 from infra.commands.gate_set import make_gate_set
 from infra.commands.shell import AsJson, err, out, print_json, run
+from models.background import be_nice
 from streams.settings import KafkaSettings, load
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def tune(
     rules = _rules(settings, rate, rank, norm, cohort, users, epsilon, public is not None, name)
     rules.check(settings)
     make_gate_set()
-    os.nice(settings.nice)
+    be_nice(settings.nice)
     torch.set_num_threads(settings.threads)
     model = model_name(settings, load(GenerateSettings))
     if public is None:

@@ -14,6 +14,7 @@ from agents.runtime.ready_file import touch_ready_file
 from infra.flink.cluster import follow, job_runs, wait_for_cluster
 from infra.flink.job import WORK, job_name, make_order
 from infra.flink.provision import FlinkDistribution
+from models.background import be_nice
 from schemas.errors import SettingsInvalid
 from streams import windows
 from streams.settings import KafkaSettings
@@ -55,7 +56,7 @@ def become_flink(
         # What a killed Flink left behind.
         shutil.rmtree(folder / WORK, ignore_errors=True)
         (folder / WORK).mkdir()
-        os.nice(NICENESS)
+        be_nice(NICENESS)
     env = os.environ | java_environment(flink, settings, log_settings)
     os.execve(flink.python, [str(flink.python), str(MAIN)], env)
 
