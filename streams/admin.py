@@ -62,7 +62,7 @@ def create_topics(settings: KafkaSettings, replication: int = -1) -> list[str]:
             # Two processes may create at once; the one that comes second has what it wanted.
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise explain(error, settings.bootstrap, name) from error
-    _wait_until_known(settings, created)
+    _wait_until_known(settings, futures)
     return created
 
 

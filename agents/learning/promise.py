@@ -72,15 +72,13 @@ def known_settings(begun: Opening) -> Promised:
 
 
 def check_promise(begun: Opening, promised: Promised, key: NoiseKey) -> None:
-    """Raises LedgerBroken where settings or key are not those that an adapter began with.
-
-    What its ledger did not yet write down cannot be held against it.
-    """
-    known = known_settings(begun)
+    """Raises LedgerBroken where settings or key are not those that an adapter began with."""
+    # Earlier ledgers do not tell the number format, so none can be held against them.
+    known = {"dtype": promised.get("dtype")} | known_settings(begun)
     changed = [
-        f"{name} was {known[name]} and is {value}"
+        f"{name} was {known.get(name)} and is {value}"
         for name, value in promised.items()
-        if name in known and known[name] != value
+        if known.get(name) != value
     ]
     if key.commitment != begun.key_commitment:
         changed.append("the noise key is another")
