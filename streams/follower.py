@@ -64,7 +64,9 @@ class Follower:
         self._queue: asyncio.Queue[list[Record] | HeadwaterError] = asyncio.Queue()
         self._room = threading.Semaphore(_BATCHES_WAITING_MAX)
         self._open = True
-        self._next: dict[int, int] = {}  # What the thread reads next.
+        # The thread's own: what it reads next, and where it was not at the end yet.
+        self._next: dict[int, int] = {}
+        self._behind: set[int] = set()
         self.positions: dict[int, int] = {}
         self.caught_up = False
 
@@ -173,46 +175,67 @@ class Follower:
                 raise
 
     def _read(self) -> None:
-        behind = set(self._next)
+        self._behind = set(self._next)
         told, patient, quiet_polls = False, False, 0
         while self._open:
-            first = self._consumer.poll(_POLL_S)
-            if first is None:
-                quiet_polls += 1
-                if told and not patient and quiet_polls >= _QUIET_POLLS:
-                    patient = True
-                    self._become_patient()
-                continue
-            quiet_polls = 0
-            records = []
-            for message in [first, *self._consumer.consume(_BATCH_RECORDS_MAX - 1, timeout=0)]:
-                error = message.error()
-                partition, offset = message.partition() or 0, message.offset() or 0
-                if error is None:
-                    records.append(from_message(message))
-                    self._next[partition] = offset + 1
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    # Behind marks of transactions, which are no records.
-                    self._next[partition] = offset
-                    behind.discard(partition)
-                elif not error.retriable() and error.code() not in _PASSING:
-                    self._hand_over(explain(error, self._settings.bootstrap, self._name))
-                    return
-            if records:
-                self._hand_over(records)
-            if not told and not behind:
+            messages = _messages(self._consumer)
+            self._take(messages)
+            if not told and not self._behind:
                 told = True
                 self._hand_over([])
+            quiet_polls = 0 if messages else quiet_polls + 1
+            if told and not patient and quiet_polls >= _QUIET_POLLS:
+                patient = True
+                self._become_patient()
+
+    def _take(self, messages: Sequence[confluent_kafka.Message]) -> None:
+        """Hands over the records among them; raises KafkaException for what does not pass."""
+        records = []
+        for message in messages:
+            error = message.error()
+            partition, offset = message.partition() or 0, message.offset() or 0
+            if error is None:
+                records.append(from_message(message))
+                self._next[partition] = offset + 1
+            elif error.code() == KafkaError._PARTITION_EOF:
+                # Behind marks of transactions, which are no records.
+                self._next[partition] = offset
+                self._behind.discard(partition)
+            elif not error.retriable() and error.code() not in _PASSING:
+                raise KafkaException(error)
+        if records:
+            self._hand_over(records)
 
     def _become_patient(self) -> None:
-        """Goes on with a consumer that lets the broker wait longer for what comes next."""
+        """Goes on with a consumer that lets the broker wait longer for what comes next.
+
+        The one before reads on until the other has come as far, so that nothing waits meanwhile.
+        """
         try:
-            consumer = confluent_kafka.Consumer(self._config | _PATIENT)
+            successor = confluent_kafka.Consumer(self._config | _PATIENT)
         except KafkaException:
             return  # As when a certificate is being replaced: the one that works goes on.
-        consumer.assign(self._places())
+        try:
+            ahead = self._read_with(successor)
+        except BaseException:
+            successor.close()
+            raise
         self._consumer.close()
-        self._consumer = consumer
+        self._consumer = successor
+        self._take([m for m in ahead if (m.offset() or 0) >= self._next[m.partition() or 0]])
+
+    def _read_with(self, successor: confluent_kafka.Consumer) -> list[confluent_kafka.Message]:
+        """Reads on until another consumer that begins here has come as far; what that one got."""
+        successor.assign(self._places())
+        behind, got = set(self._next), list[confluent_kafka.Message]()
+        while self._open and behind:
+            self._take(_messages(self._consumer))
+            for message in successor.consume(_BATCH_RECORDS_MAX, timeout=0):
+                if (error := message.error()) is None:
+                    got.append(message)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    behind.discard(message.partition() or 0)
+        return got
 
     def _hand_over(self, item: list[Record] | HeadwaterError) -> None:
         while not self._room.acquire(timeout=_POLL_S):
@@ -222,6 +245,12 @@ class Follower:
             self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
         except RuntimeError:  # The loop is closed: nobody reads any more.
             self._open = False
+
+
+def _messages(consumer: confluent_kafka.Consumer) -> list[confluent_kafka.Message]:
+    """What comes within a moment, and all that is there with it."""
+    first = consumer.poll(_POLL_S)
+    return [] if first is None else [first, *consumer.consume(_BATCH_RECORDS_MAX - 1, timeout=0)]
 
 
 # While a broker restarts librdkafka reports these and reconnects by itself.
