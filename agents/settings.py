@@ -95,7 +95,7 @@ class GenerateSettings(BaseSettings):
     guesses_max: int = Field(
         3,
         ge=0,
-        description="next tokens guessed from the text so far while one answer is generated alone; "
+        description="next tokens of each answer guessed from its text so far, while few are open; "
         "answers stay the same but for rounding, 0 switches it off",
     )
     cuda_graphs: bool = Field(

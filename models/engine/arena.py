@@ -99,12 +99,11 @@ class Arena:
         """(layers, row_tokens, 2·K·D)"""
         return self._kv[held.index]
 
-    def places(self, positions: Tensor) -> tuple[Tensor, ...]:
-        """Where row r's `positions[r]` (rows,) is in `flat`, for each layer."""
+    def places(self, rows: Tensor, positions: Tensor) -> tuple[Tensor, ...]:
+        """Where `positions` (n,) of `rows` (n,) are in `flat`, for each layer."""
         layers = self._row[0]
-        rows = torch.arange(len(positions), device=positions.device)[None]
         layer = torch.arange(layers, device=positions.device)[:, None]
-        return ((rows * layers + layer) * self.row_tokens + positions[None]).unbind(0)
+        return ((rows * layers + layer) * self.row_tokens + positions).unbind(0)
 
     def _use(self, kv: Tensor) -> None:
         self.moves += 1

@@ -3,6 +3,8 @@ text."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -29,7 +31,7 @@ class DecodeGroup:
         self.tokens = slice(first, first + len(positions))
         self._shape, self._arena, self._rows = shape, arena, len(positions)
         self._length = length
-        self._places = arena.places(positions)
+        self._places = arena.places(torch.arange(self._rows, device=like.device), positions)
         self._mask: Tensor | None = None
         if not even:
             # A row must not see what longer rows have beyond its end.
@@ -50,9 +52,51 @@ class DecodeGroup:
         return found.reshape(self._rows, shape.query_size)
 
 
+class GuessGroup:
+    """New tokens for each of an arena's rows, in their order: one, and guesses behind it."""
+
+    def __init__(
+        self, shape: Shape, arena: Arena, first: int, counts: Sequence[int], like: Tensor
+    ) -> None:
+        """`first` is the place of row 0's first token in the pass, which has `counts[r]` of row r.
+        As many for each row are asked for: those that a row lacks are its last one again."""
+        self.tokens = slice(first, first + sum(counts))
+        self._shape, self._arena, self._rows, self._most = shape, arena, len(counts), max(counts)
+        reads = torch.tensor([held.read for held in arena.owners], device=like.device)
+        lasts = torch.tensor(counts, device=like.device) - 1
+        step = torch.arange(self._most, device=like.device)
+        # All are (rows, most) until they are flat.
+        steps = torch.minimum(step, lasts[:, None])
+        positions = reads[:, None] + steps
+        starts = lasts.cumsum(0) + torch.arange(self._rows, device=like.device) - lasts
+        self._asked = (starts[:, None] + steps).flatten()
+        given = (step <= lasts[:, None]).flatten()
+        self._given = given.nonzero()[:, 0]
+        rows = self._given // self._most
+        self._places = arena.places(rows, positions.flatten()[self._given])
+        self._length = int(positions.max()) + 1
+        beyond = torch.arange(self._length, device=like.device) > positions[:, :, None]
+        mask = _hide(beyond, like).repeat(1, shape.queries_per_key, 1)
+        self._mask = mask[:, None].expand(
+            -1, shape.key_heads, -1, -1
+        )  # (rows, K, G · most, length)
+
+    def attend(self, layer: int, queries: Tensor, kv: Tensor) -> Tensor:
+        """See `llama.Attention`."""
+        shape, arena = self._shape, self._arena
+        arena.flat.index_copy_(0, self._places[layer], kv)
+        keys, values = _heads(shape, arena.layers[layer][: self._rows, : self._length])
+        split = (self._rows, self._most, shape.key_heads, shape.queries_per_key, shape.head_size)
+        # (rows, most, K, G, D) → (rows, K, G · most, D)
+        asked = queries[self._asked].view(split).permute(0, 2, 3, 1, 4).flatten(2, 3)
+        found = functional.scaled_dot_product_attention(asked, keys, values, attn_mask=self._mask)
+        heads = found.view(*asked.shape[:2], -1, self._most, shape.head_size)
+        return heads.permute(0, 3, 1, 2, 4).reshape(-1, shape.query_size)[self._given]
+
+
 class PieceGroup:
-    """Successive tokens of one request, which see its earlier ones and each other: a piece of its
-    prompt, or its last token and guesses at the next."""
+    """A piece of one request's prompt: successive tokens, which see its earlier ones and each
+    other."""
 
     def __init__(self, shape: Shape, held: Held, count: int, first: int, like: Tensor) -> None:
         self.tokens = slice(first, first + count)

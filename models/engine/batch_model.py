@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from models.engine.arena import Arena, Held
-from models.engine.attention import DecodeGroup, PieceGroup
+from models.engine.attention import DecodeGroup, GuessGroup, PieceGroup
 from models.engine.decode_graphs import DecodeGraphs
 from models.engine.kv_memory import KvMemory
-from models.engine.llama import Llama, Shape
+from models.engine.llama import Attention, Llama, Shape
 from models.engine.low_rank import Stacks
 
 log = logging.getLogger(__name__)
@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 class Work:
     """Tokens that follow the `held.read` first ones of a request: one, or a piece of its prompt.
 
-    `ends` says that they are the last known ones: the logits after them are wanted. One whose row
-    is alone in the pass may have guesses behind them, each with logits of its own.
+    `ends` says that they are the last known ones: the logits after them are wanted. A settled
+    request's one token may have guesses behind it, each with logits of its own.
     """
 
     held: Held
@@ -48,17 +48,19 @@ class BatchModel:
     def run(self, works: Sequence[Work]) -> tuple[list[Work], Tensor]:
         """Reads all tokens of `works`, which hold every settled request or none of them.
 
-        Returns the works that end, in the order of their logits (n, V). Guesses count as not read.
+        Returns the works that end, in the order of their logits (n, V). Guesses count as read: it
+        is for the caller to take back those that are wrong.
         """
         arenas, rows = self._rows(works)
         ordered = rows + [work for work in works if work.held.stage is not None]
         logits = None
-        if self.graphs and len(rows) == len(ordered) and not rows[0].guesses:
+        guessed = any(work.guesses for work in rows)
+        if self.graphs and len(rows) == len(ordered) and not guessed:
             logits = self._replayed(self.graphs, arenas, rows)
         if logits is None:
             logits = self._passed(arenas, ordered)
         for work in ordered:
-            work.held.read += len(work.tokens) - work.guesses
+            work.held.read += len(work.tokens)
         return [work for work in ordered if work.ends], logits
 
     def _rows(self, works: Sequence[Work]) -> tuple[list[Arena], list[Work]]:
@@ -97,20 +99,21 @@ class BatchModel:
             self.graphs = None
             return None
 
-    def _groups(
-        self, arenas: Sequence[Arena], ordered: Sequence[Work]
-    ) -> list[DecodeGroup | PieceGroup]:
+    def _groups(self, arenas: Sequence[Arena], ordered: Sequence[Work]) -> list[Attention]:
         shape, like = self.model.shape, self.model.embeddings
-        if ordered[0].guesses:
-            return [PieceGroup(shape, ordered[0].held, len(ordered[0].tokens), 0, like)]
-        groups: list[DecodeGroup | PieceGroup] = []
-        count = 0
+        groups: list[Attention] = []
+        first, rows = 0, 0
         for arena in arenas:
-            groups.append(_decode_group(shape, arena, count, like))
-            count += len(arena.owners)
-        for work in ordered[count:]:
-            groups.append(PieceGroup(shape, work.held, len(work.tokens), count, like))
-            count += len(work.tokens)
+            counts = [len(work.tokens) for work in ordered[rows : rows + len(arena.owners)]]
+            if max(counts) > 1:
+                groups.append(GuessGroup(shape, arena, first, counts, like))
+            else:
+                groups.append(_decode_group(shape, arena, first, like))
+            first += sum(counts)
+            rows += len(counts)
+        for work in ordered[rows:]:
+            groups.append(PieceGroup(shape, work.held, len(work.tokens), first, like))
+            first += len(work.tokens)
         return groups
 
 

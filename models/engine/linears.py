@@ -23,9 +23,9 @@ GROUP_SIZE = 32
 LEVELS_4BIT = 15
 # With more rows than this, unpacking 4-bit weights takes longer than reading wider ones.
 ROWS_4BIT_MAX = {torch.bfloat16: 4, torch.float32: 8}
-# MKL is told for how many rows it packs. What it makes for 64 serves any number, and is the fastest
-# or near it from 1 to 300.
-ROWS_PACKED_FOR = 64
+# MKL is told for how many rows it packs. What it makes for 128 serves any number, and is the
+# fastest or near it from 1 to 500.
+ROWS_PACKED_FOR = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +51,12 @@ class Linear:
     def __init__(self, weight: Tensor, bias: Tensor | None = None, few_rows_4bit: bool = False):
         self._wide = _wide(weight, bias)
         self._narrow = pack_4bit(weight) if few_rows_4bit else None
-        self._narrow_rows_max = ROWS_4BIT_MAX.get(weight.dtype, 0)
+        # 0 without them.
+        self.narrow_rows_max = ROWS_4BIT_MAX.get(weight.dtype, 0) if self._narrow else 0
         self._bias = bias
 
     def __call__(self, rows: Tensor) -> Tensor:
-        if self._narrow is None or len(rows) > self._narrow_rows_max:
+        if self._narrow is None or len(rows) > self.narrow_rows_max:
             return self._wide(rows)
         product = self._narrow(rows)
         return product if self._bias is None else product + self._bias

@@ -94,6 +94,8 @@ class Llama:
         self.norm: Tensor = model.model.norm.weight.detach()
         self.head = Linear(model.lm_head.weight.detach())
         self.layers = [_layer(module, few_rows_4bit) for module in model.model.layers]
+        # Up to so many rows, a pass reads narrower weights, if there are any.
+        self.narrow_rows_max = self.layers[0].down.narrow_rows_max
         self.cos, self.sin = _rotation(model, self.shape, tokens_max)
         self.parts = Parts(rotated, gated)
 

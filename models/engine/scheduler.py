@@ -1,10 +1,10 @@
 """Who runs when. Tensors are elsewhere (`batch_model`), text too (`sequence`).
 
 A step is one pass over one token of every request that decodes, and over as many tokens of prompts
-as the step has room for: a long prompt is read in pieces and no stream waits for it. A request that
-decodes alone has guesses at its next tokens read too, for they cost little then. Requests start
-in the order of their arrival. When memory runs out, the one that started last gives its place up
-and starts again later, from the tokens that it had.
+as the step has room for: a long prompt is read in pieces and no stream waits for it. Guesses at the
+next tokens are read too, while a pass has few rows, for they cost little then. Requests start in
+the order of their arrival. When memory runs out, the one that started last gives its place up and
+starts again later, from the tokens that it had.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Mapping
 from collections.abc import Sequence as Listed
+from dataclasses import dataclass
+from typing import Final
 
 import torch
 
@@ -23,6 +26,27 @@ from models.engine.sequence import Sequence
 from models.engine.versions import Versions
 
 log = logging.getLogger(__name__)
+
+# Up to so many rows, one more takes a quarter of a row's share of the pass (docs/LOG.md), and half
+# of the guesses at what comes next are right.
+ROWS_WITH_GUESSES_MAX: Final = 48
+
+
+@dataclass(slots=True)
+class _End:
+    """A request whose known tokens are all read: the row of the logits after them, and guesses
+    whose logits are behind."""
+
+    sequence: Sequence
+    row: int
+    guesses: list[int]
+
+    def guess_was_right(self) -> bool:
+        """Goes on to the logits behind the next guess, if that is the token that was chosen."""
+        if self.sequence.held is None or not self.guesses:
+            return False
+        self.row += 1
+        return self.guesses.pop(0) == self.sequence.tokens[-1]
 
 
 class Scheduler:
@@ -112,6 +136,7 @@ class Scheduler:
     def _plan(self) -> list[Work]:
         works = []
         left = self.prompt_tokens_step
+        guesses_left = self._guesses_left()
         for sequence in self.running:
             held, version = sequence.held, sequence.version
             assert held is not None and version is not None
@@ -125,20 +150,29 @@ class Scheduler:
             if count:
                 tokens = sequence.tokens[held.read : held.read + count]
                 ends = count == sequence.unread
-                guesses = self._guesses(sequence)
+                guesses = self._guesses(sequence, guesses_left)
+                guesses_left -= len(guesses)
                 slot = self.versions.slot(version)
                 works.append(Work(held, [*tokens, *guesses], slot, ends, len(guesses)))
         return works
 
-    def _guesses(self, sequence: Sequence) -> Listed[int]:
+    def _guesses_left(self) -> int:
+        """How many guesses the next pass has room for, without losing its narrow weights."""
+        rows = sum(s.held is not None and s.held.stage is None for s in self.running)
+        narrow = self.model.model.narrow_rows_max
+        if rows == len(self.running) <= narrow:
+            return narrow - rows
+        return max(0, ROWS_WITH_GUESSES_MAX - rows)
+
+    def _guesses(self, sequence: Sequence, left: int) -> Listed[int]:
         """At what comes after the last token, where its row has room for them."""
         held = sequence.held
         assert held is not None
-        if len(self.running) > 1 or held.stage is not None:
+        if held.stage is not None:
             return ()
         wanted = sequence.max_tokens - sequence.completion_tokens - 1
         room = held.arena.row_tokens - held.read - 1
-        count = min(self.guesses_max, wanted, room)
+        count = min(self.guesses_max, left, wanted, room)
         return sequence.lookup.guess(sequence.tokens, count) if count > 0 else ()
 
     def _run(self, works: list[Work]) -> None:
@@ -146,12 +180,8 @@ class Scheduler:
         began_s = time.monotonic()
         try:
             ended, logits = self.model.run(works)
-            sequences = [owners[id(work.held)] for work in ended]
-            chosen: list[tuple[Sequence, Chosen]] = []
-            if works[0].guesses:
-                self._check_guesses(sequences[0], works[0], logits)
-            else:
-                chosen = self._choose(sequences, logits)
+            ends = _ends(ended, owners)
+            chosen = self._choose([end.sequence for end in ends], logits, [e.row for e in ends])
         except Exception as error:
             # Keys and values may be half written: nobody who took part can go on.
             self._fail([owners[id(work.held)] for work in works], error)
@@ -159,28 +189,37 @@ class Scheduler:
         self.metrics.step(works, time.monotonic() - began_s)
         for sequence, token in chosen:
             self._advance(sequence, token)
+        self.metrics.draft_tokens.inc(sum(work.guesses for work in works))
+        self._check_guesses([end for end in ends if end.guesses], logits)
 
-    def _check_guesses(self, sequence: Sequence, work: Work, logits: torch.Tensor) -> None:
-        """A token for each row of logits (n, V), as long as the guess before it was right: the same
-        tokens as one by one, whatever the request's wishes are."""
-        self.metrics.draft_tokens.inc(work.guesses)
-        for row, guess in enumerate([*work.tokens[-work.guesses :], None]):
-            for _, token in self._choose([sequence], logits[row : row + 1]):
+    def _check_guesses(self, ends: list[_End], logits: torch.Tensor) -> None:
+        """One more token of logits (n, V) for each guess that was right: the same tokens as one by
+        one, whatever a request's wishes are."""
+        guessed = list(ends)
+        while ends := [end for end in ends if end.guess_was_right()]:
+            self.metrics.accepted_tokens.inc(len(ends))
+            try:
+                chosen = self._choose([e.sequence for e in ends], logits, [e.row for e in ends])
+            except Exception as error:
+                self._fail([end.sequence for end in ends], error)
+                break
+            for sequence, token in chosen:
                 self._advance(sequence, token)
-            if sequence.held is None or sequence.tokens[-1] != guess:
-                return
-            # Its keys and values are there already.
-            sequence.held.read += 1
-            self.metrics.accepted_tokens.inc()
+        for end in guessed:
+            # Keys and values of wrong guesses are overwritten. Not before all have advanced: a row
+            # that moves into a gap takes along what was read of it.
+            if end.sequence.held is not None:
+                end.sequence.held.read = len(end.sequence.tokens) - 1
 
     def _choose(
-        self, sequences: list[Sequence], logits: torch.Tensor
+        self, sequences: list[Sequence], logits: torch.Tensor, rows: list[int]
     ) -> list[tuple[Sequence, Chosen]]:
-        """A token for each row of logits (n, V); a request whose wishes cannot be met fails."""
+        """A token for each by its row of logits (n, V); one whose wishes cannot be met fails."""
         if not sequences:
             return []
         try:
-            chosen = choose_tokens(logits, [s.sampler for s in sequences])
+            wanted = logits if len(rows) == len(logits) else logits[rows]
+            chosen = choose_tokens(wanted, [s.sampler for s in sequences])
             return list(zip(sequences, chosen, strict=True))
         except Exception as error:
             if any(s.sampler.taken > s.completion_tokens for s in sequences):
@@ -192,8 +231,8 @@ class Scheduler:
         # One of them is at fault, and the others must not pay for it.
         return [
             pair
-            for row, sequence in enumerate(sequences)
-            for pair in self._choose([sequence], logits[row : row + 1])
+            for row, sequence in zip(rows, sequences, strict=True)
+            for pair in self._choose([sequence], logits, [row])
         ]
 
     def _advance(self, sequence: Sequence, token: Chosen) -> None:
@@ -231,3 +270,14 @@ class Scheduler:
         if sequence.started and sequence.version is not None:
             self.versions.end(sequence.version)
             sequence.started = False
+
+
+def _ends(works: Listed[Work], owners: Mapping[int, Sequence]) -> list[_End]:
+    """Of works that end, in the order of their logits."""
+    ends: list[_End] = []
+    row = 0
+    for work in works:
+        guesses = list(work.tokens[len(work.tokens) - work.guesses :])
+        ends.append(_End(owners[id(work.held)], row, guesses))
+        row += 1 + work.guesses
+    return ends

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,36 +58,72 @@ WISHES: list[dict[str, Any]] = [
 ]
 
 
-async def answers(folder: Path, guesses_max: int) -> tuple[list[object], float]:
-    """What the engine says to each wish, one after another, and how many guesses were right."""
-    engine = TorchEngine(
-        TorchEngineOptions(folder, str(folder), guesses_max=guesses_max, dtype="float32")
-    )
+@dataclass
+class Told:
+    """An answer: text, tokens and reason; log probabilities, which rounding changes a little."""
+
+    said: tuple[object, ...]
+    logprobs: list[float]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Told) and (
+            self.said == other.said and self.logprobs == pytest.approx(other.logprobs, abs=1e-3)
+        )
+
+
+async def answers(folder: Path, open_max: int = 1, **options: Any) -> tuple[list[Told], float]:
+    """What the engine says to each wish, and how many guesses were right."""
+    engine = TorchEngine(TorchEngineOptions(folder, str(folder), dtype="float32", **options))
     await engine.start()
+    room = asyncio.Semaphore(open_max)
+
+    async def answer(wishes: dict[str, Any]) -> Told:
+        async with room:
+            return await told(engine, SamplingParams(**wishes))
+
     try:
-        found = [await told(engine, SamplingParams(**wishes)) for wishes in WISHES]
+        found = await asyncio.gather(*(answer(wishes) for wishes in WISHES))
         right = engine.metrics.get_sample_value("headwater:spec_decode_num_accepted_tokens_total")
     finally:
         await engine.close()
     return found, right or 0.0
 
 
-async def told(engine: TorchEngine, sampling: SamplingParams) -> object:
+async def told(engine: TorchEngine, sampling: SamplingParams) -> Told:
     request = GenerationRequest(
         "r", ({"role": "user", "content": "down to the sea " * 12},), sampling
     )
     async with aclosing(engine.stream(request)) as stream:
         pieces = [piece async for piece in stream]
-    logprobs = [(seen.token, round(seen.logprob, 3)) for p in pieces for seen in p.logprobs]
     last = pieces[-1]
-    return "".join(p.text for p in pieces), logprobs, last.completion_tokens, last.finish_reason
+    return Told(
+        ("".join(piece.text for piece in pieces), last.completion_tokens, last.finish_reason),
+        [seen.logprob for piece in pieces for seen in piece.logprobs],
+    )
 
 
-def test_an_answer_is_the_same_with_guesses_whatever_it_is_asked_with(folder: Path) -> None:
-    plain, none = asyncio.run(answers(folder, 0))
-    guessed, right = asyncio.run(answers(folder, 3))
+@pytest.fixture(scope="module")
+def plain(folder: Path) -> list[Told]:
+    found, right = asyncio.run(answers(folder, guesses_max=0))
+    assert right == 0
+    return found
+
+
+@pytest.mark.parametrize("open_max", [1, 2, len(WISHES)])
+def test_an_answer_is_the_same_with_guesses_whatever_it_is_asked_with(
+    folder: Path, plain: list[Told], open_max: int
+) -> None:
+    guessed, right = asyncio.run(answers(folder, open_max, guesses_max=3))
     assert guessed == plain
-    assert none == 0 and right > 100
+    assert right > 100
+
+
+def test_guesses_and_preemptions_change_no_answer_together(folder: Path, plain: list[Told]) -> None:
+    token_bytes = 2 * 2 * 2 * 16 * 4  # layers, keys and values, key heads, head size, float32
+    short = {"context_tokens_max": 512, "kv_bytes_max": 1_100 * token_bytes}
+    guessed, right = asyncio.run(answers(folder, len(WISHES), guesses_max=3, **short))
+    assert guessed == plain
+    assert right > 100
 
 
 def test_less_than_no_guesses_is_refused(tmp_path: Path) -> None:
