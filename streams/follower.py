@@ -193,7 +193,7 @@ class Follower:
         records = []
         for message in messages:
             error = message.error()
-            partition, offset = message.partition() or 0, message.offset() or 0
+            partition, offset = _place(message)
             if error is None:
                 records.append(from_message(message))
                 self._next[partition] = offset + 1
@@ -201,7 +201,7 @@ class Follower:
                 # Behind marks of transactions, which are no records.
                 self._next[partition] = offset
                 self._behind.discard(partition)
-            elif not error.retriable() and error.code() not in _PASSING:
+            elif not _passes(error):
                 raise KafkaException(error)
         if records:
             self._hand_over(records)
@@ -215,26 +215,35 @@ class Follower:
             successor = confluent_kafka.Consumer(self._config | _PATIENT)
         except KafkaException:
             return  # As when a certificate is being replaced: the one that works goes on.
+        unused = successor
         try:
-            ahead = self._read_with(successor)
-        except BaseException:
-            successor.close()
-            raise
-        self._consumer.close()
-        self._consumer = successor
-        self._take([m for m in ahead if (m.offset() or 0) >= self._next[m.partition() or 0]])
+            got = self._read_beside(successor)
+            if got is not None:
+                unused, self._consumer = self._consumer, successor
+                self._take([m for m in got if _place(m)[1] >= self._next[_place(m)[0]]])
+        finally:
+            unused.close()
 
-    def _read_with(self, successor: confluent_kafka.Consumer) -> list[confluent_kafka.Message]:
-        """Reads on until another consumer that begins here has come as far; what that one got."""
+    def _read_beside(
+        self, successor: confluent_kafka.Consumer
+    ) -> list[confluent_kafka.Message] | None:
+        """Reads on until another consumer that begins here has come as far or further; returns what
+        that one got, None if it cannot read."""
         successor.assign(self._places())
-        behind, got = set(self._next), list[confluent_kafka.Message]()
-        while self._open and behind:
+        got: list[confluent_kafka.Message] = []
+        reached = dict.fromkeys(self._next, -1)
+        while self._open and any(reached[p] < offset for p, offset in self._next.items()):
             self._take(_messages(self._consumer))
             for message in successor.consume(_BATCH_RECORDS_MAX, timeout=0):
-                if (error := message.error()) is None:
+                error = message.error()
+                partition, offset = _place(message)
+                if error is None:
                     got.append(message)
+                    reached[partition] = offset + 1
                 elif error.code() == KafkaError._PARTITION_EOF:
-                    behind.discard(message.partition() or 0)
+                    reached[partition] = offset
+                elif not _passes(error):
+                    return None
         return got
 
     def _hand_over(self, item: list[Record] | HeadwaterError) -> None:
@@ -251,6 +260,16 @@ def _messages(consumer: confluent_kafka.Consumer) -> list[confluent_kafka.Messag
     """What comes within a moment, and all that is there with it."""
     first = consumer.poll(_POLL_S)
     return [] if first is None else [first, *consumer.consume(_BATCH_RECORDS_MAX - 1, timeout=0)]
+
+
+def _place(message: confluent_kafka.Message) -> tuple[int, int]:
+    """Partition and offset."""
+    return message.partition() or 0, message.offset() or 0
+
+
+def _passes(error: KafkaError) -> bool:
+    """Whether librdkafka goes on by itself."""
+    return error.retriable() or error.code() in _PASSING
 
 
 # While a broker restarts librdkafka reports these and reconnects by itself.

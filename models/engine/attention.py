@@ -70,11 +70,13 @@ class GuessGroup:
         positions = reads[:, None] + steps
         starts = lasts.cumsum(0) + torch.arange(self._rows, device=like.device) - lasts
         self._asked = (starts[:, None] + steps).flatten()
-        given = (step <= lasts[:, None]).flatten()
-        self._given = given.nonzero()[:, 0]
+        given = [r * self._most + i for r, count in enumerate(counts) for i in range(count)]
+        self._given = torch.tensor(given, device=like.device)
         rows = self._given // self._most
         self._places = arena.places(rows, positions.flatten()[self._given])
-        self._length = int(positions.max()) + 1
+        # The device is not asked for it: that would wait.
+        ends = [held.read + count for held, count in zip(arena.owners, counts, strict=True)]
+        self._length = max(ends)
         beyond = torch.arange(self._length, device=like.device) > positions[:, :, None]
         mask = _hide(beyond, like).repeat(1, shape.queries_per_key, 1)
         self._mask = mask[:, None].expand(
@@ -101,7 +103,8 @@ class PieceGroup:
     def __init__(self, shape: Shape, held: Held, count: int, first: int, like: Tensor) -> None:
         self.tokens = slice(first, first + count)
         self._shape = shape
-        self._layers = held.arena.row(held) if held.stage is None else held.stage
+        assert held.stage is not None
+        self._layers = held.stage
         self._start, self._end = held.read, held.read + count
         self._mask: Tensor | None = None
         if count > 1:

@@ -17,10 +17,10 @@ class TorchEngineOptions:
     Keys and values take up to `kv_bytes_max` of memory (SmolLM2 in bfloat16: 23 kB a token), by
     default enough for `slots` requests of 512 tokens. At least two whole contexts
     must fit. `prompt_tokens_step` tokens of prompts are read in one step at most. An answer has
-    up to `guesses_max` next tokens guessed from its own text while a pass has few rows, 0 for
-    never: see `prompt_lookup`. `weights` are of 4 bits for up to 4 rows, 8 where the others are
-    float32 ("4bit", on CPUs with AVX512), of the model's own size ("full"), or 4 bits where nothing
-    is lost ("auto": the packaged model, whose file has 4 bits, unless `dtype` is "float32").
+    up to `guesses_max` next tokens guessed from its own text while few decode, 0 for never: see
+    `prompt_lookup`. `weights` are of 4 bits for up to 4 rows, 8 where the others are float32
+    ("4bit", on CPUs with AVX512), of the model's own size ("full"), or 4 bits where nothing is lost
+    ("auto": the packaged model, whose file has 4 bits, unless `dtype` is "float32").
     `adapters_max` versions are in memory together, each of rank `adapter_rank_max` at most: memory
     for that many of the highest rank seen is taken. `threads` None leaves torch's choice.
     `cuda_graphs` matter on a GPU alone, see `decode_graphs`; nothing is guessed with them.

@@ -2,7 +2,7 @@
 
 A step is one pass over one token of every request that decodes, and over as many tokens of prompts
 as the step has room for: a long prompt is read in pieces and no stream waits for it. Guesses at the
-next tokens are read too, while a pass has few rows, for they cost little then. Requests start in
+next tokens are read too, while few requests decode, for they cost little then. Requests start in
 the order of their arrival. When memory runs out, the one that started last gives its place up and
 starts again later, from the tokens that it had.
 """
@@ -27,8 +27,8 @@ from models.engine.versions import Versions
 
 log = logging.getLogger(__name__)
 
-# Up to so many rows, one more takes a quarter of a row's share of the pass (docs/LOG.md), and half
-# of the guesses at what comes next are right.
+# Up to so many rows, one more takes a quarter of a row's share of the pass, and half of the guesses
+# at what comes next are right: measured in float32 (docs/LOG.md).
 ROWS_WITH_GUESSES_MAX: Final = 48
 
 
@@ -157,7 +157,8 @@ class Scheduler:
         return works
 
     def _guesses_left(self) -> int:
-        """How many guesses the next pass has room for, without losing its narrow weights."""
+        """How many guesses the next pass has room for: rows that decode alone keep their narrow
+        weights, if they have any."""
         rows = sum(s.held is not None and s.held.stage is None for s in self.running)
         narrow = self.model.model.narrow_rows_max
         if rows == len(self.running) <= narrow:

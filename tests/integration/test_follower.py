@@ -72,13 +72,19 @@ async def test_a_quiet_reader_waits_longer_and_misses_nothing(
 ) -> None:
     monkeypatch.setattr(following, "_QUIET_POLLS", 1)
     waits_ms: list[int] = []
-    made = confluent_kafka.Consumer
+    closed: list[int] = []
 
-    def consumer(config: dict[str, object]) -> confluent_kafka.Consumer:
-        waits_ms.append(int(str(config["fetch.wait.max.ms"])))
-        return made(config)
+    class Watched(confluent_kafka.Consumer):
+        def __init__(self, config: dict[str, object]) -> None:
+            super().__init__(config)
+            self.wait_ms = int(str(config["fetch.wait.max.ms"]))
+            waits_ms.append(self.wait_ms)
 
-    monkeypatch.setattr(following.confluent_kafka, "Consumer", consumer)
+        def close(self) -> None:
+            closed.append(self.wait_ms)
+            super().close()
+
+    monkeypatch.setattr(following.confluent_kafka, "Consumer", Watched)
     writer = FencedWriter(kafka, "test-follower")
     await writer.open()
     await writer.write(outgoing(topic, range(10)))
@@ -86,13 +92,41 @@ async def test_a_quiet_reader_waits_longer_and_misses_nothing(
     await follower.open()
     try:
         found = [record async for record in follower.until_caught_up()]
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while len(waits_ms) < 2:  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
-            await writer.write(outgoing(topic, range(10, 20)))
-            while len(found) < 20:
+                await asyncio.sleep(0.02)
+            # Records come all the time from here on: the change may not wait for an end.
+            sent = 10
+            while not closed:
+                await writer.write(outgoing(topic, range(sent, sent + 1)))
+                sent += 1
+            await writer.write(outgoing(topic, range(sent, sent + 10)))
+            while len(found) < sent + 10:
                 found += await follower.batch()
+            await asyncio.sleep(1)
     finally:
         await follower.close()
-    assert values(found) == list(range(20))
-    assert waits_ms == [100, 500]
+    assert values(found) == list(range(sent + 10))
+    for partition in {record.partition for record in found}:
+        offsets = [record.offset for record in found if record.partition == partition]
+        assert offsets == sorted(offsets)
+    assert (waits_ms, closed) == ([100, 500], [100, 500])
+
+
+async def test_who_cannot_become_patient_reads_on(
+    kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "_QUIET_POLLS", 1)
+    monkeypatch.setattr(following, "_PATIENT", {"fetch.wait.max.ms": -1})
+    await publish(kafka, range(1))
+    follower = Follower(kafka, PROMPTS, "earliest")
+    await follower.open()
+    try:
+        found = [record async for record in follower.until_caught_up()]
+        await asyncio.sleep(0.5)
+        await publish(kafka, range(1, 2))
+        async with asyncio.timeout(30):
+            found += await follower.batch()
+    finally:
+        await follower.close()
+    assert values(found) == [0, 1]

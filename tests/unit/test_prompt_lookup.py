@@ -1,14 +1,20 @@
 """Guesses at the next tokens, and that they never change an answer."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 from tiny_model import build_tiny_model
+from torch import Tensor
 
+from models.engine import batch_model
+from models.engine.arena import Arena
+from models.engine.llama import Shape
 from models.engine.options import TorchEngineOptions
 from models.engine.prompt_lookup import PromptLookup
 from models.engine.protocol import GenerationRequest, SamplingParams
@@ -71,8 +77,10 @@ class Told:
         )
 
 
-async def answers(folder: Path, open_max: int = 1, **options: Any) -> tuple[list[Told], float]:
-    """What the engine says to each wish, and how many guesses were right."""
+async def answers(
+    folder: Path, open_max: int = 1, **options: Any
+) -> tuple[list[Told], CollectorRegistry]:
+    """What the engine says to each wish, and its metrics."""
     engine = TorchEngine(TorchEngineOptions(folder, str(folder), dtype="float32", **options))
     await engine.start()
     room = asyncio.Semaphore(open_max)
@@ -82,11 +90,13 @@ async def answers(folder: Path, open_max: int = 1, **options: Any) -> tuple[list
             return await told(engine, SamplingParams(**wishes))
 
     try:
-        found = await asyncio.gather(*(answer(wishes) for wishes in WISHES))
-        right = engine.metrics.get_sample_value("headwater:spec_decode_num_accepted_tokens_total")
+        return await asyncio.gather(*(answer(wishes) for wishes in WISHES)), engine.metrics
     finally:
         await engine.close()
-    return found, right or 0.0
+
+
+def guesses_right(metrics: CollectorRegistry) -> float:
+    return metrics.get_sample_value("headwater:spec_decode_num_accepted_tokens_total") or 0.0
 
 
 async def told(engine: TorchEngine, sampling: SamplingParams) -> Told:
@@ -104,26 +114,39 @@ async def told(engine: TorchEngine, sampling: SamplingParams) -> Told:
 
 @pytest.fixture(scope="module")
 def plain(folder: Path) -> list[Told]:
-    found, right = asyncio.run(answers(folder, guesses_max=0))
-    assert right == 0
+    found, metrics = asyncio.run(answers(folder, guesses_max=0))
+    assert guesses_right(metrics) == 0
     return found
 
 
 @pytest.mark.parametrize("open_max", [1, 2, len(WISHES)])
 def test_an_answer_is_the_same_with_guesses_whatever_it_is_asked_with(
-    folder: Path, plain: list[Told], open_max: int
+    folder: Path, plain: list[Told], open_max: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    guessed, right = asyncio.run(answers(folder, open_max, guesses_max=3))
+    together = 0
+    made = batch_model.GuessGroup
+
+    def group(
+        shape: Shape, arena: Arena, first: int, counts: Sequence[int], like: Tensor
+    ) -> batch_model.GuessGroup:
+        nonlocal together
+        together = max(together, sum(count > 1 for count in counts))
+        return made(shape, arena, first, counts, like)
+
+    monkeypatch.setattr(batch_model, "GuessGroup", group)
+    guessed, metrics = asyncio.run(answers(folder, open_max, guesses_max=3))
     assert guessed == plain
-    assert right > 100
+    assert guesses_right(metrics) > 100
+    assert min(open_max, 2) <= together <= open_max
 
 
 def test_guesses_and_preemptions_change_no_answer_together(folder: Path, plain: list[Told]) -> None:
     token_bytes = 2 * 2 * 2 * 16 * 4  # layers, keys and values, key heads, head size, float32
     short = {"context_tokens_max": 512, "kv_bytes_max": 1_100 * token_bytes}
-    guessed, right = asyncio.run(answers(folder, len(WISHES), guesses_max=3, **short))
+    guessed, metrics = asyncio.run(answers(folder, len(WISHES), guesses_max=3, **short))
     assert guessed == plain
-    assert right > 100
+    assert guesses_right(metrics) > 100
+    assert metrics.get_sample_value("headwater:num_preemptions_total")
 
 
 def test_less_than_no_guesses_is_refused(tmp_path: Path) -> None:
