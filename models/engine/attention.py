@@ -79,9 +79,8 @@ class GuessGroup:
         self._length = max(ends)
         beyond = torch.arange(self._length, device=like.device) > positions[:, :, None]
         mask = _hide(beyond, like).repeat(1, shape.queries_per_key, 1)
-        self._mask = mask[:, None].expand(
-            -1, shape.key_heads, -1, -1
-        )  # (rows, K, G · most, length)
+        # (rows, K, G · most, length)
+        self._mask = mask[:, None].expand(-1, shape.key_heads, -1, -1)
 
     def attend(self, layer: int, queries: Tensor, kv: Tensor) -> Tensor:
         """See `llama.Attention`."""

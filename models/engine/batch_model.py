@@ -54,8 +54,8 @@ class BatchModel:
         arenas, rows = self._rows(works)
         ordered = rows + [work for work in works if work.held.stage is not None]
         logits = None
-        guessed = any(work.guesses for work in rows)
-        if self.graphs and len(rows) == len(ordered) and not guessed:
+        alone = len(rows) == len(ordered)
+        if self.graphs and alone and not any(work.guesses for work in rows):
             logits = self._replayed(self.graphs, arenas, rows)
         if logits is None:
             logits = self._passed(arenas, ordered)
