@@ -81,6 +81,12 @@ class GenerateSettings(BaseSettings):
         description="bfloat16 where the processor multiplies it faster than float32, else float32",
     )
     threads: int | None = Field(None, ge=1, description="CPU threads; default: torch's choice")
+    lanes: int | None = Field(
+        None,
+        ge=1,
+        description="batches beside each other, which share threads, slots and memory; default: "
+        "what is fastest here",
+    )
     slots: int = Field(16, ge=1, description="answers generated together")
     context_tokens_max: int = Field(2048, ge=64, description="prompt and answer together")
     kv_mib_max: int | None = Field(

@@ -36,6 +36,7 @@ def _local(settings: GenerateSettings) -> Engine:
             device=settings.device,
             dtype=settings.dtype,
             threads=settings.threads,
+            lanes=settings.lanes,
             cuda_graphs=settings.cuda_graphs,
             compile=settings.compile,
         )

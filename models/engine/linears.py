@@ -3,8 +3,9 @@
 A step of a small model on a CPU is spent reading weights. Packed once for oneDNN, bfloat16 weights
 are multiplied in 0.6 of the time that `F.linear` takes for 8 rows and more, with the same result;
 for a row or two, weights of 4 bits are read in 0.4 of the time. Where float32 is the faster format
-(models/precision.py), weights packed for MKL take 0.4 of the time for 8 to 32 rows, and 4-bit ones
-with rows rounded to bfloat16 less than that for up to 8 (docs/LOG.md).
+(models/precision.py), weights take 0.4 to 0.6 of the time for 8 to 32 rows when packed for MKL,
+which is the faster one on Intel's processors, or for oneDNN on others; 4-bit ones with rows rounded
+to bfloat16 take less than that for few rows (docs/LOG.md).
 Activations are never quantised: their scales would depend on what else is in the batch.
 """
 
@@ -21,8 +22,6 @@ from torch.nn import functional
 # Weights of a group share a scale and a minimum; the packaged model's own file uses 32 as well.
 GROUP_SIZE = 32
 LEVELS_4BIT = 15
-# With more rows than this, unpacking 4-bit weights takes longer than reading wider ones.
-ROWS_4BIT_MAX = {torch.bfloat16: 4, torch.float32: 8}
 # MKL is told for how many rows it packs. What it makes for 128 serves any number, and is the
 # fastest or near it from 1 to 500.
 ROWS_PACKED_FOR = 128
@@ -52,7 +51,7 @@ class Linear:
         self._wide = _wide(weight, bias)
         self._narrow = pack_4bit(weight) if few_rows_4bit else None
         # 0 without them.
-        self.narrow_rows_max = ROWS_4BIT_MAX.get(weight.dtype, 0) if self._narrow else 0
+        self.narrow_rows_max = rows_4bit_max(weight.dtype) if self._narrow else 0
         self._bias = bias
 
     def __call__(self, rows: Tensor) -> Tensor:
@@ -63,26 +62,29 @@ class Linear:
 
 
 def can_pack_onednn(weight: Tensor) -> bool:
-    """Whether this processor multiplies packed bfloat16 faster than unpacked."""
-    return (
-        weight.device.type == "cpu"
-        and weight.dtype == torch.bfloat16
-        and torch.backends.mkldnn.is_available()
-        and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    )
+    """Whether this processor multiplies weights of such a format fastest when packed for oneDNN:
+    bfloat16, and float32 where MKL does not know it."""
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    if weight.dtype == torch.float32:
+        return _has("avx2") and not _is_intel()
+    return weight.dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def can_pack_mkl(weight: Tensor) -> bool:
     """Whether float32 weights can be packed for MKL here."""
-    return _is_float32_on_cpu(weight) and _mkl_packs()
+    return weight.device.type == "cpu" and weight.dtype == torch.float32 and _mkl_packs()
+
+
+def rows_4bit_max(dtype: torch.dtype) -> int:
+    """With more rows than this, unpacking 4-bit weights takes longer than reading wider ones."""
+    return 8 if dtype == torch.float32 and _has("avx512_f") else 4
 
 
 def can_pack_4bit(weight: Tensor) -> bool:
     """Whether the 4-bit product exists for such a weight, and is the faster one for few rows."""
     out_size, in_size = weight.shape
-    fast = can_pack_onednn(weight) or (
-        _is_float32_on_cpu(weight) and torch.backends.cpu.get_cpu_capability() == "AVX512"
-    )
+    fast = can_pack_onednn(weight) or (can_pack_mkl(weight) and _has("avx512_f"))
     return fast and in_size % GROUP_SIZE == 0 and out_size % GROUP_SIZE == 0
 
 
@@ -107,8 +109,12 @@ def pack_4bit(weight: Tensor) -> Packed4Bit | None:
     )
 
 
-def _is_float32_on_cpu(weight: Tensor) -> bool:
-    return weight.device.type == "cpu" and weight.dtype == torch.float32
+def _has(instructions: str) -> bool:
+    return bool(torch.cpu.get_capabilities().get(instructions))
+
+
+def _is_intel() -> bool:
+    return "Intel" in str(torch.cpu.get_capabilities().get("cpu_name"))
 
 
 def _wide(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
@@ -122,8 +128,32 @@ def _wide(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
 def _packed_onednn(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
     packed = torch.ops.mkldnn._reorder_linear_weight(weight)
     multiply = torch.ops.mkldnn._linear_pointwise.default
-    # "none": no activation function after the product.
-    return lambda rows: multiply(rows, packed, bias, "none", [], "")
+
+    def product(rows: Tensor) -> Tensor:
+        # "none": no activation function after the product.
+        found: Tensor = multiply(rows, packed, bias, "none", [], "")
+        return found
+
+    def padded(rows: Tensor) -> Tensor:
+        count = len(rows)
+        lacking = padded_rows(count) - count
+        return (
+            product(functional.pad(rows, (0, 0, 0, lacking)))[:count] if lacking else product(rows)
+        )
+
+    return padded if weight.dtype == torch.float32 else product
+
+
+def padded_rows(count: int) -> int:
+    """To how many rows a product of `count` float32 rows is filled up with zeros.
+
+    For each number of rows that comes oneDNN builds code, which takes 2 ms and 1 MB and stays: so
+    few numbers come, at the cost of a tenth more rows at most.
+    """
+    if count <= 8:
+        return count
+    step = 2 if count <= 32 else 8 if count <= 64 else 16
+    return -(-count // step) * step
 
 
 def _packed_mkl(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:

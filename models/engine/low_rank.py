@@ -28,6 +28,8 @@ BASE: Final = -1
 # More rows of one adapter than this are multiplied with that adapter alone, and without packing,
 # which would take longer than it saves: see docs/LOG.md.
 FEW_ROWS_MAX: Final = 256
+# Where nothing is packed, so that columns of other adapters cost what they cost in a wide product.
+FEW_ROWS_UNPACKED_MAX: Final = 32
 
 
 class _Up:
@@ -54,10 +56,10 @@ class _Factors:
 
     @classmethod
     def for_few_rows(cls, matrices: Matrices, columns: slice, breathe: Breathe) -> _Factors:
-        """So laid out that few rows are multiplied fastest. Packing for MKL gains nothing with so
+        """So laid out that few rows are multiplied fastest. Packing float32 gains nothing with so
         few columns, and would make a swap ten times as long."""
         own = Matrices(matrices.down[:, columns], matrices.up[:, columns])
-        if not can_pack_onednn(own.up):
+        if not _packs(own.up):
             return cls.plain(own)
         downs, ups = [], []
         for down, up in zip(own.down, own.up, strict=True):
@@ -95,6 +97,8 @@ class Stacks:
 
     def __init__(self, shape: Shape, slots: int, like: Tensor) -> None:
         self.slots = slots
+        packs = _packs(like) or like.device.type != "cpu"
+        self._few_rows_max = FEW_ROWS_MAX if packs else FEW_ROWS_UNPACKED_MAX
         self._shape = shape
         self._like = like
         self._used = 0
@@ -120,7 +124,7 @@ class Stacks:
         Many rows of one slot that follow each other, such as a piece of a prompt, are multiplied
         with that adapter alone; the others with all adapters, of which all but one are masked.
         """
-        spans, products = _spans(runs), self._products
+        spans, products = _spans(runs, self._few_rows_max), self._products
         adapted = [span for span in spans if set(span.owners) != {BASE}]
         if not products or not adapted:
             return None
@@ -149,7 +153,7 @@ class Stacks:
         return tuple((stack.width, stack.used) for stack in self._products.values())
 
     def _part(self, stack: _Stack, span: _Span) -> _Part:
-        if len(span.owners) > FEW_ROWS_MAX and len(set(span.owners)) == 1:
+        if len(span.owners) > self._few_rows_max and len(set(span.owners)) == 1:
             return _Part(span.rows, stack.alone.get(span.owners[0]), None)
         owners = torch.tensor(span.owners, device=self._like.device)
         return _Part(span.rows, stack.together, stack.foreign(owners))
@@ -228,14 +232,18 @@ class RowAdapters:
             part.add(layer, rows[part.rows], into[part.rows])
 
 
-def _spans(runs: Sequence[tuple[int, int]]) -> list[_Span]:
+def _packs(matrix: Tensor) -> bool:
+    return matrix.dtype == torch.bfloat16 and can_pack_onednn(matrix)
+
+
+def _spans(runs: Sequence[tuple[int, int]], few_rows_max: int) -> list[_Span]:
     """Long runs of one slot each by themselves, and between them the short ones together."""
     merged = [
         (slot, sum(count for _, count in same))
         for slot, same in groupby(runs, key=lambda run: run[0])
     ]
     owners: list[list[int]] = []
-    for alone, group in groupby(merged, key=lambda run: run[1] > FEW_ROWS_MAX):
+    for alone, group in groupby(merged, key=lambda run: run[1] > few_rows_max):
         each = [[slot] * count for slot, count in group]
         owners += each if alone else [list(chain.from_iterable(each))]
     ends = list(accumulate(map(len, owners)))

@@ -19,10 +19,12 @@ class TorchEngineOptions:
     must fit. `prompt_tokens_step` tokens of prompts are read in one step at most. An answer has
     up to `guesses_max` next tokens guessed from its own text while few decode, 0 for never: see
     `prompt_lookup`. `weights` are of 4 bits for up to 4 rows, 8 where the others are float32
-    ("4bit", on CPUs with AVX512), of the model's own size ("full"), or 4 bits where nothing is lost
+    ("4bit"; 4 without AVX512), of the model's own size ("full"), or 4 bits where nothing is lost
     ("auto": the packaged model, whose file has 4 bits, unless `dtype` is "float32").
     `adapters_max` versions are in memory together, each of rank `adapter_rank_max` at most: memory
     for that many of the highest rank seen is taken. `threads` None leaves torch's choice.
+    `lanes` share them, the slots and the memory for keys and values, see `lanes`; None takes what
+    is fastest. There are fewer where memory has no room for two whole contexts each.
     `cuda_graphs` matter on a GPU alone, see `decode_graphs`; nothing is guessed with them.
     `compile` compiles small operations to few ("auto": on a GPU), see `elementwise`.
     """
@@ -40,15 +42,17 @@ class TorchEngineOptions:
     device: str = "auto"
     dtype: str = "auto"
     threads: int | None = None
+    lanes: int | None = None
     cuda_graphs: bool = True
     compile: Literal["auto", "true", "false"] = "auto"
 
     def __post_init__(self) -> None:
         adapters = (self.adapters_max, self.adapter_rank_max)
-        counts = (self.slots, self.prompt_tokens_step, *adapters, self.threads or 1)
+        shares = [count for count in (self.threads, self.lanes) if count is not None]
+        counts = (self.slots, self.prompt_tokens_step, *adapters, *shares)
         if min(counts) < 1 or self.context_tokens_max < 2 or self.guesses_max < 0:
             raise SettingsInvalid(
-                "slots, prompt_tokens_step, adapters_max, adapter_rank_max and threads must be "
-                "1 or more, context_tokens_max 2 or more, guesses_max 0 or more.",
+                "slots, prompt_tokens_step, adapters_max, adapter_rank_max, threads and lanes must "
+                "be 1 or more, context_tokens_max 2 or more, guesses_max 0 or more.",
                 "Correct the engine's settings.",
             )

@@ -50,7 +50,8 @@ class _End:
 
 
 class Scheduler:
-    """Belongs to the engine's thread, which is in torch's inference mode."""
+    """Belongs to one thread, which is in torch's inference mode. Of another's, only `model.model`,
+    `versions` and `metrics` may be the same."""
 
     def __init__(
         self,
@@ -60,6 +61,7 @@ class Scheduler:
         slots: int,
         prompt_tokens_step: int,
         guesses_max: int,
+        metrics: EngineMetrics,
     ) -> None:
         self.model = model
         self.versions = versions
@@ -70,7 +72,7 @@ class Scheduler:
         self.waiting: deque[Sequence] = deque()
         # In the order in which they started.
         self.running: list[Sequence] = []
-        self.metrics = EngineMetrics()
+        self.metrics = metrics
 
     @property
     def idle(self) -> bool:

@@ -27,13 +27,14 @@ class Sequence:
     max_tokens: int
     sampler: Sampler
     text: TextStream
-    send: Callable[[Piece], None]
     adapter: str
     # Wanted by the request at first; fixed when it starts.
     version: str | None = None
     # Where log probabilities are asked for.
     vocabulary: Vocabulary | None = None
     cancelled: bool = False
+    # Set by whoever takes the request in.
+    send: Callable[[Piece], None] = field(init=False)
     # Prompt and answer so far.
     tokens: list[int] = field(default_factory=list)
     held: Held | None = None

@@ -1,10 +1,9 @@
-"""The local engine: one thread does all tensor work, the event loop only passes pieces on."""
+"""The local engine: its own threads do all tensor work, the event loop only passes pieces on."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import queue
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -22,6 +21,7 @@ from models.engine.assemble import assemble
 from models.engine.chat import encode_chat
 from models.engine.detokenize import TextStream
 from models.engine.grammar import Grammars
+from models.engine.lanes import Lanes, Made, Outbox
 from models.engine.load import Loaded, load
 from models.engine.options import TorchEngineOptions
 from models.engine.protocol import (
@@ -33,7 +33,6 @@ from models.engine.protocol import (
     SamplingParams,
 )
 from models.engine.sampling import Sampler
-from models.engine.scheduler import Scheduler
 from models.engine.sequence import Sequence
 from models.learning.adapter_files import read_adapter
 from models.weights import recorded_name
@@ -43,11 +42,8 @@ log = logging.getLogger(__name__)
 
 # torch's choice, which OMP_NUM_THREADS changes.
 _THREADS: Final = torch.get_num_threads()
-# Whoever fetched an adapter has just kept the engine's thread waiting: not twice in one step.
+# Whoever fetched an adapter has just kept the engine's threads waiting: not twice in one step.
 _AFTER_FETCH_S: Final = 0.03
-
-Inbox = queue.SimpleQueue[Sequence | None]
-Outbox = asyncio.Queue[Piece | GenerationFailed]
 
 
 class TorchEngine:
@@ -62,14 +58,12 @@ class TorchEngine:
         self.model = recorded_name(options.model)
         # The model may allow less: final after `start`.
         self.context_tokens_max = options.context_tokens_max
-        self._inbox: Inbox = queue.SimpleQueue()
         self._open: set[Outbox] = set()
-        # What the step that runs has made. Only the worker thread uses it.
-        self._made: list[tuple[Outbox, Piece]] = []
         self._loaded: Loaded | None = None
         self._grammars: Grammars | None = None
-        self._scheduler: Scheduler | None = None
+        self._lanes: Lanes | None = None
         self._thread: threading.Thread | None = None
+        self._closing = threading.Event()
         self._ended = asyncio.Event()
         # One adapter at a time: two would write the same stacks.
         self._loading = asyncio.Lock()
@@ -111,7 +105,6 @@ class TorchEngine:
             max_tokens=min(request.sampling.max_tokens, room),
             sampler=Sampler(request.sampling, prompt),
             text=TextStream(tokenizer, request.sampling.stop),
-            send=lambda piece: self._made.append((outbox, piece)),
             adapter=request.adapter,
             version=request.model_version,
         )
@@ -123,35 +116,35 @@ class TorchEngine:
 
     async def load_adapter(self, name: str, version: str, folder: Path | None) -> None:
         """See `Engine.load_adapter`. Everything slow happens beside the event loop and beside the
-        engine's thread; then one reference changes."""
-        scheduler = self._scheduler_now()
+        engine's threads; then one reference changes."""
+        lanes = self._lanes_now()
         async with self._loading:
-            if not scheduler.versions.keep(version):
+            if not lanes.versions.keep(version):
                 rank_max = self.options.adapter_rank_max
                 await self._loop.run_in_executor(
-                    self._loader, _load_adapter, scheduler, version, folder, rank_max
+                    self._loader, _load_adapter, lanes, version, folder, rank_max
                 )
-            scheduler.versions.go_live(name, version)
+            lanes.versions.go_live(name, version)
 
     async def unload_adapter(self, name: str, version: str) -> None:
         """See `Engine.unload_adapter`. Returns at once; the last open answer frees the memory."""
-        self._scheduler_now().versions.unload(name, version)
+        self._lanes_now().versions.unload(name, version)
 
     async def close(self) -> None:
-        """Ends open streams with GenerationFailed, then the thread; frees the model."""
+        """Ends open streams with GenerationFailed, then the threads; frees the model."""
         if self._thread is None:
             return
-        self._inbox.put(None)
+        self._stop()
         await self._ended.wait()
         # Its last act was to set the event, so this returns at once.
         self._thread.join()
         self._loader.shutdown(wait=False)
-        self._loaded = self._scheduler = None
+        self._loaded = self._lanes = None
 
     @contextmanager
     def pinned(self, adapter: str) -> Iterator[str]:
         """See `Engine.pinned`."""
-        versions = self._scheduler_now().versions
+        versions = self._lanes_now().versions
         version = versions.start(adapter, None)
         try:
             yield version
@@ -161,20 +154,20 @@ class TorchEngine:
     @property
     def model_version(self) -> str:
         """The live version of the default adapter."""
-        return self._scheduler.versions.live(DEFAULT_ADAPTER) if self._scheduler else BASE_VERSION
+        return self._lanes.versions.live(DEFAULT_ADAPTER) if self._lanes else BASE_VERSION
 
     @property
     def metrics(self) -> CollectorRegistry:
         """What Prometheus may scrape."""
-        return self._scheduler_now().metrics.registry
+        return self._lanes_now().metrics.registry
 
     @property
     def running(self) -> int:
-        return len(self._scheduler.running) if self._scheduler else 0
+        return self._lanes.running if self._lanes else 0
 
     @property
     def waiting(self) -> int:
-        return self._inbox.qsize() + (len(self._scheduler.waiting) if self._scheduler else 0)
+        return self._lanes.waiting if self._lanes else 0
 
     async def _pieces(
         self, sequence: Sequence, outbox: Outbox, params: SamplingParams
@@ -183,7 +176,7 @@ class TorchEngine:
         self._started()
         await self._prepare(sequence, params)
         self._open.add(outbox)
-        self._inbox.put(sequence)
+        self._lanes_now().submit(sequence, outbox)
         try:
             while True:
                 piece = await outbox.get()
@@ -197,7 +190,7 @@ class TorchEngine:
             self._open.discard(outbox)
 
     async def _prepare(self, sequence: Sequence, params: SamplingParams) -> None:
-        """What may take long and is not done in the engine's thread: grammar and vocabulary."""
+        """What may take long and is not done in a lane's thread: grammar and vocabulary."""
         assert self._grammars is not None
         if params.logprobs:
             sequence.vocabulary = await self._grammars.vocabulary()
@@ -211,69 +204,59 @@ class TorchEngine:
             raise _not_running()
         return self._loaded
 
-    def _scheduler_now(self) -> Scheduler:
+    def _lanes_now(self) -> Lanes:
         self._started()
-        assert self._scheduler is not None
-        return self._scheduler
+        assert self._lanes is not None
+        return self._lanes
 
-    # From here on: the worker thread.
+    def _stop(self) -> None:
+        self._closing.set()
+        if self._lanes is not None:
+            self._lanes.stop()
+
+    # From here on: the worker threads. The first one loads, and starts those of the other lanes.
 
     @torch.inference_mode()
     def _work(self, ready: asyncio.Future[None]) -> None:
         try:
-            scheduler = self._load()
+            lanes = self._lanes = self._load()
+            if self._closing.is_set():
+                lanes.stop()
             self._in_loop(_resolve, ready, None)
-            while self._receive(scheduler):
-                scheduler.step()
-                self._hand_over()
+            lanes.run()
         except Exception as error:
             log.exception("the engine's thread ends")
             self._in_loop(_resolve, ready, error)
         finally:
             self._in_loop(self._end)
 
-    def _load(self) -> Scheduler:
+    def _load(self) -> Lanes:
         options = self.options
+        threads = options.threads or _THREADS
         # Always said, for `_load_adapter` changes what a thread has by default.
-        torch.set_num_threads(options.threads or _THREADS)
+        torch.set_num_threads(threads)
         loaded = load(options.model, options.cache_dir, options.device, options.dtype)
         self.context_tokens_max = min(options.context_tokens_max, loaded.context_tokens_max)
-        scheduler = assemble(options, loaded, self.context_tokens_max)
-        scheduler.metrics.watch("num_requests_running", "In the batch.", lambda: self.running)
-        scheduler.metrics.watch("num_requests_waiting", "Not started.", lambda: self.waiting)
-        kv, versions = scheduler.model.kv, scheduler.versions
-        scheduler.metrics.watch("kv_cache_usage_perc", "1 is full.", lambda: kv.usage)
-        scheduler.metrics.watch("lora_loaded", "Adapters.", lambda: len(versions.loaded()))
+        schedulers = assemble(options, loaded, self.context_tokens_max, threads)
+        lanes = Lanes(schedulers, threads, options.prompt_tokens_step, self._hand_over)
+        lanes.metrics.watch("num_requests_running", "In the batch.", lambda: lanes.running)
+        lanes.metrics.watch("num_requests_waiting", "Not started.", lambda: lanes.waiting)
+        lanes.metrics.watch("kv_cache_usage_perc", "1 is full.", lambda: lanes.kv_usage)
+        lanes.metrics.watch("lora_loaded", "Adapters.", lambda: len(lanes.versions.loaded()))
         vocabulary_size = loaded.model.get_output_embeddings().weight.shape[0]
         self._grammars = Grammars(loaded.tokenizer, vocabulary_size, loaded.end_tokens)
-        self._loaded, self._scheduler = loaded, scheduler
-        return scheduler
+        self._loaded = loaded
+        return lanes
 
-    def _receive(self, scheduler: Scheduler) -> bool:
-        """Takes new requests in, waits for one when there is nothing to do; False to stop."""
-        wait = scheduler.idle
-        while True:
-            try:
-                sequence = self._inbox.get(block=wait)
-            except queue.Empty:
-                return True
-            if sequence is None:
-                return False
-            scheduler.waiting.append(sequence)
-            wait = False
-
-    def _hand_over(self) -> None:
-        """All of a step at once: to wake the event loop for each piece slows both threads."""
-        if self._made:
-            made, self._made = self._made, []
-            self._in_loop(_put, made)
+    def _hand_over(self, made: Made) -> None:
+        self._in_loop(_put, made)
 
     def _in_loop(self, callback: Callable[..., Any], *args: Any) -> None:
         try:
             self._loop.call_soon_threadsafe(callback, *args)
         except RuntimeError:
             # The loop was closed and the engine was not: nobody listens any more.
-            self._inbox.put(None)
+            self._stop()
 
     def _end(self) -> None:
         """Runs in the loop, like every submission, so that no stream is left waiting."""
@@ -283,15 +266,15 @@ class TorchEngine:
 
 
 @torch.inference_mode()
-def _load_adapter(scheduler: Scheduler, version: str, folder: Path | None, rank_max: int) -> None:
+def _load_adapter(lanes: Lanes, version: str, folder: Path | None, rank_max: int) -> None:
     """Runs in a thread of its own. Raises ModelUnavailable."""
     # A second pool of OpenMP threads would slow the engine down for good: see docs/LOG.md.
     torch.set_num_threads(1)
     if folder is None:
         raise ModelUnavailable(f"Version {version!r} is not loaded.", "Name its folder.")
-    if not scheduler.idle:
+    if lanes.running:
         time.sleep(_AFTER_FETCH_S)
-    breathe = breathing(lambda: not scheduler.idle)
+    breathe = breathing(lambda: lanes.running > 0)
     try:
         tensors, lora = read_adapter(folder)
     except DataInvalid as error:
@@ -301,18 +284,18 @@ def _load_adapter(scheduler: Scheduler, version: str, folder: Path | None, rank_
             f"The adapter has rank {lora.rank}; this engine takes up to {rank_max}.",
             "Train it with a lower rank, or raise adapter_rank_max: it costs memory in each slot.",
         )
-    model = scheduler.model.model
+    model = lanes.model
     breathe()
     adapter = arrange(tensors, lora.scaling, model.shape, model.dtype)
     breathe()
-    scheduler.versions.load(version, adapter, breathe)
+    lanes.versions.load(version, adapter, breathe)
 
 
 def _not_running() -> GenerationFailed:
     return GenerationFailed("The engine is not running.", "Start it, or ask a replica that runs.")
 
 
-def _put(made: list[tuple[Outbox, Piece]]) -> None:
+def _put(made: Made) -> None:
     for outbox, piece in made:
         outbox.put_nowait(piece)
 

@@ -81,10 +81,13 @@ def scheduler_of(loaded: Loaded, kv_tokens: int = 4096, **options: Any) -> Sched
         kv_bytes_max=kv_tokens * TOKEN_BYTES,
         prompt_tokens_step=64,
         guesses_max=0,
+        # Passes of more or fewer rows are compared: all must have the same weights.
+        weights="full",
         adapters_max=3,
         **options,
     )
-    return assemble(chosen, loaded, CONTEXT_TOKENS)
+    [scheduler] = assemble(chosen, loaded, CONTEXT_TOKENS, threads=1)
+    return scheduler
 
 
 def recording(scheduler: Scheduler) -> Recorder:
@@ -101,16 +104,17 @@ def load_adapter(scheduler: Scheduler, version: str, rank: int) -> None:
 
 def request(loaded: Loaded, prompt: list[int], max_tokens: int, version: str = "base") -> Request:
     pieces: list[Piece] = []
-    return Request(
+    found = Request(
         "r",
         prompt,
         max_tokens,
         Sampler(SamplingParams(), prompt),
         TextStream(loaded.tokenizer, ()),
-        pieces.append,
         "default",
         version,
     )
+    found.send = pieces.append
+    return found
 
 
 def answers(scheduler: Scheduler, requests: Sequence[Request]) -> list[list[int]]:

@@ -12,7 +12,14 @@ from torch.nn import functional
 
 from models.engine import linears
 from models.engine.assemble import few_rows_4bit
-from models.engine.linears import GROUP_SIZE, LEVELS_4BIT, ROWS_4BIT_MAX, Linear, can_pack_4bit
+from models.engine.linears import (
+    GROUP_SIZE,
+    LEVELS_4BIT,
+    Linear,
+    can_pack_4bit,
+    can_pack_onednn,
+    rows_4bit_max,
+)
 from models.engine.options import TorchEngineOptions
 
 FORMATS = [torch.float32, torch.bfloat16]
@@ -20,6 +27,7 @@ FORMATS = [torch.float32, torch.bfloat16]
 ERRORS = {torch.float32: 1e-4, torch.bfloat16: 0.25}
 
 
+@pytest.mark.parametrize("intel", [False, True])
 @pytest.mark.parametrize("dtype", FORMATS)
 @settings(deadline=None)
 @given(
@@ -30,13 +38,14 @@ ERRORS = {torch.float32: 1e-4, torch.bfloat16: 0.25}
     seed=st.integers(0, 2**16),
 )
 def test_a_product_is_that_of_the_weights_themselves(
-    dtype: torch.dtype, rows: int, outs: int, ins: int, biased: bool, seed: int
+    dtype: torch.dtype, intel: bool, rows: int, outs: int, ins: int, biased: bool, seed: int
 ) -> None:
     some = torch.Generator().manual_seed(seed)
     weight = torch.randn(outs, ins, generator=some).to(dtype)
     bias = torch.randn(outs, generator=some).to(dtype) if biased else None
     x = torch.randn(rows, ins, generator=some).to(dtype)
-    with torch.inference_mode():
+    with torch.inference_mode(), pytest.MonkeyPatch.context() as patched:
+        patched.setattr(linears, "_is_intel", lambda: intel)
         product = Linear(weight, bias)(x)
     expected = functional.linear(x.float(), weight.float(), None if bias is None else bias.float())
     assert (product.shape, product.dtype) == (expected.shape, dtype)
@@ -53,7 +62,7 @@ def test_few_rows_are_multiplied_with_4_bits_and_many_with_all(dtype: torch.dtyp
         pytest.skip("this processor has no fast product with 4-bit weights")
     narrow, wide = Linear(weight, few_rows_4bit=True), Linear(weight)
     x = torch.randn(40, 96, generator=torch.Generator().manual_seed(1)).to(dtype)
-    most = ROWS_4BIT_MAX[dtype]
+    most = rows_4bit_max(dtype)
     with torch.inference_mode():
         assert narrow._narrow is not None
         assert torch.equal(narrow(x[: most + 1]), wide(x[: most + 1]))
@@ -67,7 +76,7 @@ def test_few_rows_are_multiplied_with_4_bits_and_many_with_all(dtype: torch.dtyp
 def test_mkl_packs_for_any_number_of_rows_and_refuses_others() -> None:
     weight = torch.randn(32, 16, generator=torch.Generator().manual_seed(2))
     assert linears.can_pack_mkl(weight)
-    product = Linear(weight)
+    product = linears._packed_mkl(weight, None)
     for rows in (torch.randn(4, 8), torch.randn(16), torch.randn(2, 4, 16)):
         with pytest.raises(ValueError, match=r"instead of \(n, 16\)"):
             product(rows)
@@ -77,9 +86,33 @@ def test_where_mkl_does_not_keep_what_is_assumed_weights_stay_as_they_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     weight, x = torch.randn(8, 8), torch.randn(3, 8)
+    monkeypatch.setattr(linears, "_is_intel", lambda: True)
     monkeypatch.setattr(linears, "_mkl_packs", lambda: False)
     assert not linears.can_pack_mkl(weight)
     assert torch.equal(Linear(weight)(x), functional.linear(x, weight))
+
+
+@pytest.mark.parametrize(
+    ("instructions", "intel", "packed", "most"),
+    [
+        (("avx2",), False, "oneDNN", 4),
+        (("avx2", "avx512_f"), False, "oneDNN", 8),
+        (("avx2", "avx512_f"), True, "MKL", 8),
+        (("avx2",), True, "MKL", 0),
+    ],
+)
+def test_float32_is_packed_for_the_library_that_knows_the_processor(
+    monkeypatch: pytest.MonkeyPatch,
+    instructions: tuple[str, ...],
+    intel: bool,
+    packed: str,
+    most: int,
+) -> None:
+    monkeypatch.setattr(linears, "_has", lambda name: name in instructions)
+    monkeypatch.setattr(linears, "_is_intel", lambda: intel)
+    weight = torch.zeros(64, 96)
+    assert can_pack_onednn(weight) == (packed == "oneDNN")
+    assert Linear(weight, few_rows_4bit=True).narrow_rows_max == most
 
 
 def test_whoever_asks_for_float32_gets_no_4_bits() -> None:

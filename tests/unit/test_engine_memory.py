@@ -13,6 +13,7 @@ import pytest
 from tiny_adapter import write_tiny_adapter
 from tiny_model import build_tiny_model
 
+from models.engine.kv_memory import KvMemory
 from models.engine.options import TorchEngineOptions
 from models.engine.protocol import GenerationRequest, SamplingParams
 from models.engine.scheduler import Scheduler
@@ -75,17 +76,16 @@ async def keep_swapping(engine: TorchEngine, folder: Path) -> None:
         await asyncio.sleep(0.5)
 
 
-def watched(scheduler: Scheduler) -> Peak:
-    """Looks at the memory of keys and values after each step."""
-    kv, step, peak = scheduler.model.kv, scheduler.step, Peak()
+def watched(scheduler: Scheduler, together: list[KvMemory], peak: Peak) -> None:
+    """Looks at the memory of keys and values after each step: at that of all lanes `together`."""
+    step = scheduler.step
 
     def step_and_look() -> None:
         step()
-        peak.allocated = max(peak.allocated, kv.allocated_tokens)
-        peak.held = max(peak.held, kv.held_tokens)
+        peak.allocated = max(peak.allocated, sum(kv.allocated_tokens for kv in together))
+        peak.held = max(peak.held, sum(kv.held_tokens for kv in together))
 
     scheduler.step = step_and_look  # type: ignore[method-assign]
-    return peak
 
 
 async def served(engine: TorchEngine, folder: Path, count: int) -> int:
@@ -102,7 +102,7 @@ async def served(engine: TorchEngine, folder: Path, count: int) -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-async def grows(folder: Path, warm_up: int, count: int) -> int:
+async def grows(folder: Path, warm_up: int, count: int, lanes: int) -> int:
     """By how many bytes `count` requests make the process larger, after some others."""
     engine = TorchEngine(
         TorchEngineOptions(
@@ -112,12 +112,16 @@ async def grows(folder: Path, warm_up: int, count: int) -> int:
             kv_bytes_max=KV_TOKENS * TOKEN_BYTES,
             adapters_max=8,
             dtype="float32",
+            lanes=lanes,
         )
     )
     await engine.start()
     try:
-        assert engine._scheduler is not None
-        peak = watched(engine._scheduler)
+        assert engine._lanes is not None
+        schedulers, peak = [lane.scheduler for lane in engine._lanes._lanes], Peak()
+        assert len(schedulers) == lanes
+        for scheduler in schedulers:
+            watched(scheduler, [each.model.kv for each in schedulers], peak)
         before = await served(engine, folder, warm_up)
         after = await served(engine, folder, count)
         assert engine.metrics.get_sample_value("headwater:kv_cache_usage_perc") == 0
@@ -132,11 +136,12 @@ async def grows(folder: Path, warm_up: int, count: int) -> int:
 
 @pytest.mark.asyncio
 async def test_memory_is_flat_and_the_limit_of_keys_and_values_holds(folder: Path) -> None:
-    assert await grows(folder, 400, 600) < GROWTH_BYTES_MAX
+    assert await grows(folder, 800, 600, lanes=1) < GROWTH_BYTES_MAX
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 @pytest.mark.asyncio
-async def test_memory_is_flat_over_10_000_requests(folder: Path) -> None:
-    assert await grows(folder, 1_000, 10_000) < GROWTH_BYTES_MAX
+@pytest.mark.parametrize("lanes", [1, 2])
+async def test_memory_is_flat_over_10_000_requests(folder: Path, lanes: int) -> None:
+    assert await grows(folder, 1_000, 10_000, lanes) < GROWTH_BYTES_MAX

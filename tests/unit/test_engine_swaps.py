@@ -34,10 +34,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[TorchEngine]:
+async def running(folder: Path, lanes: int = 1) -> AsyncIterator[TorchEngine]:
     """Fewer slots than askers, so that swaps also find requests that wait."""
     options = TorchEngineOptions(
-        folder.parent, str(folder), slots=8, context_tokens_max=512, adapters_max=4, dtype="float32"
+        folder.parent,
+        str(folder),
+        slots=8,
+        context_tokens_max=512,
+        adapters_max=4,
+        dtype="float32",
+        lanes=lanes,
     )
     engine = TorchEngine(options)
     await engine.start()
@@ -77,7 +83,7 @@ async def swap(engine: TorchEngine, folder: Path, number: int) -> None:
             await asyncio.sleep(0.005)
 
 
-async def under_load(folder: Path) -> list[Answer]:
+async def under_load(folder: Path, lanes: int) -> list[Answer]:
     answers: list[Answer] = []
     swapping = True
 
@@ -85,7 +91,7 @@ async def under_load(folder: Path) -> list[Answer]:
         while swapping:
             answers.append(await ask(engine, QUESTIONS[number % len(QUESTIONS)]))
 
-    async with running(folder) as engine:
+    async with running(folder, lanes) as engine:
         await swap(engine, folder, 0)
         asking = [asyncio.create_task(go_on_asking(number)) for number in range(ASKING)]
         for number in range(1, SWAPS + 1):
@@ -114,8 +120,11 @@ async def alone(folder: Path) -> dict[tuple[str, int], str]:
 
 
 @pytest.mark.asyncio
-async def test_200_swaps_under_load_drop_no_request_and_mix_no_versions(folder: Path) -> None:
-    answers = await under_load(folder)
+@pytest.mark.parametrize("lanes", [1, 2])
+async def test_200_swaps_under_load_drop_no_request_and_mix_no_versions(
+    folder: Path, lanes: int
+) -> None:
+    answers = await under_load(folder, lanes)
     expected = await alone(folder)
     assert len(set(expected.values())) == len(expected)
     for question, version, text in answers:
