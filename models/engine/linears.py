@@ -148,11 +148,11 @@ def padded_rows(count: int) -> int:
     """To how many rows a product of `count` float32 rows is filled up with zeros.
 
     For each number of rows that comes oneDNN builds code, which takes 2 ms and 1 MB and stays: so
-    few numbers come, at the cost of a tenth more rows at most.
+    few numbers come, at the cost of an eighth more rows at most.
     """
     if count <= 8:
         return count
-    step = 2 if count <= 32 else 8 if count <= 64 else 16
+    step = 2 if count <= 32 else 4 if count <= 64 else 8 if count <= 128 else 16
     return -(-count // step) * step
 
 

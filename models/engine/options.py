@@ -19,8 +19,8 @@ class TorchEngineOptions:
     must fit. `prompt_tokens_step` tokens of prompts are read in one step at most. An answer has
     up to `guesses_max` next tokens guessed from its own text while few decode, 0 for never: see
     `prompt_lookup`. `weights` are of 4 bits for up to 4 rows, 8 where the others are float32
-    ("4bit"; 4 without AVX512), of the model's own size ("full"), or 4 bits where nothing is lost
-    ("auto": the packaged model, whose file has 4 bits, unless `dtype` is "float32").
+    and the CPU has AVX512 ("4bit"), of the model's own size ("full"), or 4 bits where nothing is
+    lost ("auto": the packaged model, whose file has 4 bits, unless `dtype` is "float32").
     `adapters_max` versions are in memory together, each of rank `adapter_rank_max` at most: memory
     for that many of the highest rank seen is taken. `threads` None leaves torch's choice.
     `lanes` share them, the slots and the memory for keys and values, see `lanes`; None takes what

@@ -115,6 +115,14 @@ def test_float32_is_packed_for_the_library_that_knows_the_processor(
     assert Linear(weight, few_rows_4bit=True).narrow_rows_max == most
 
 
+def test_rows_are_filled_up_to_few_numbers_by_an_eighth_at_most() -> None:
+    sizes = [linears.padded_rows(count) for count in range(321)]
+    assert all(count <= size <= 1.125 * count for count, size in enumerate(sizes))
+    assert len(set(sizes)) < 50
+    # Filled up again, nothing is added: what is built at the start is what comes.
+    assert [linears.padded_rows(size) for size in sizes] == sizes
+
+
 def test_whoever_asks_for_float32_gets_no_4_bits() -> None:
     assert few_rows_4bit(TorchEngineOptions(Path()))
     assert few_rows_4bit(TorchEngineOptions(Path(), dtype="bfloat16"))
