@@ -55,7 +55,9 @@ async def generating(
     kafka: KafkaSettings, model: Path
 ) -> AsyncIterator[tuple[Generate, TorchEngine, HandStream]]:
     """An agent that has partitions 0 and 1."""
-    engine = TorchEngine(TorchEngineOptions(model.parent / "cache", str(model), slots=4))
+    # Without guesses, which are often right where a model repeats itself: answers are to last.
+    options = TorchEngineOptions(model.parent / "cache", str(model), slots=4, guesses_max=0)
+    engine = TorchEngine(options)
     generate, stream = Generate(kafka, engine, GenerateSettings(passages_max=4)), HandStream()
     generate.owns({0, 1})
     tasks = [
