@@ -87,11 +87,6 @@ class KvMemory:
         rows = sum(arena.capacity_tokens for arena in self.arenas)
         return rows + self._staged_tokens + self.prefixes.tokens
 
-    @property
-    def usage(self) -> float:
-        """The share of the limit that running requests hold."""
-        return self.held_tokens / self.tokens_max
-
     def _reserve(self, tokens: int) -> bool:
         if self.held_tokens + tokens > self.tokens_max:
             return False

@@ -136,7 +136,7 @@ async def grows(folder: Path, warm_up: int, count: int, lanes: int) -> int:
 
 @pytest.mark.asyncio
 async def test_memory_is_flat_and_the_limit_of_keys_and_values_holds(folder: Path) -> None:
-    assert await grows(folder, 800, 600, lanes=1) < GROWTH_BYTES_MAX
+    assert await grows(folder, 400, 600, lanes=1) < GROWTH_BYTES_MAX
 
 
 @pytest.mark.long
